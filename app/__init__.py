@@ -1,0 +1,1 @@
+"""Your application: controllers, models, routers and middleware."""

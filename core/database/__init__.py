@@ -1,0 +1,1 @@
+"""The database: engine, sessions and what an error means."""

@@ -1,0 +1,1 @@
+"""From a received message to its acknowledgement: bounds, order, outcome."""

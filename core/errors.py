@@ -1,0 +1,83 @@
+"""Every error that RouteMQ raises itself.
+
+A message says what was wrong, with which value, and what to do about it, in one line: at start it is all that a person
+sees of the failure, at run time it stands in the log beside the topic and the route.
+"""
+
+from __future__ import annotations
+
+
+class RouteMQError(Exception):
+    """The parent of all errors that RouteMQ raises itself."""
+
+
+# -- at start: these stop it -------------------------------------------------------------------------------------------
+
+
+class SettingsError(RouteMQError):
+    """A setting has a value that it cannot have."""
+
+
+class TopicError(RouteMQError):
+    """A topic, topic filter or topic pattern that MQTT (4.7) or RouteMQ does not allow."""
+
+
+class RouteError(RouteMQError):
+    """A route that cannot be registered: shadowed, wrongly built, or with options that contradict each other."""
+
+
+class StartError(RouteMQError):
+    """The application cannot start as it is set up."""
+
+
+# -- transport ---------------------------------------------------------------------------------------------------------
+
+
+class TransportError(RouteMQError):
+    """The connection to the broker could not be made, or ended."""
+
+
+class BrokerUnreachableError(TransportError):
+    """Nothing that speaks MQTT answers at the address: unknown host, refused connection, no CONNACK in time."""
+
+
+class BrokerRefusedError(TransportError):
+    """The broker answered CONNECT, SUBSCRIBE or PUBLISH with a reason code of 0x80 or above (MQTT 5, 2.4)."""
+
+    def __init__(self, message: str, reason_code: int) -> None:
+        super().__init__(message)
+        self.reason_code = reason_code
+
+
+class ConnectionLostError(TransportError):
+    """The connection ended while something was under way on it."""
+
+
+# -- one message: these cost that message and no other -----------------------------------------------------------------
+
+
+class MessageError(RouteMQError):
+    """What is wrong with one message itself; running it again cannot help."""
+
+
+class NoRouteError(MessageError):
+    """A message whose topic no route takes, although a subscription brought it."""
+
+
+class PayloadError(MessageError):
+    """A body that the route's codec cannot decode."""
+
+
+# -- database ----------------------------------------------------------------------------------------------------------
+
+
+class DatabaseError(RouteMQError):
+    """The parent of RouteMQ's own database errors; SQLAlchemy's errors come through as they are."""
+
+
+class DatabaseDisabledError(DatabaseError):
+    """A call that needs a database, while none is configured."""
+
+
+class ModelError(DatabaseError):
+    """A call on ``Model`` that cannot be right: unknown column, a class that is no model, a key of the wrong shape."""

@@ -1,0 +1,98 @@
+"""The contract between RouteMQ and whatever carries MQTT: a connection, and the one that listens to it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from core.message import Message, Properties
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """One topic filter (MQTT 5, 4.7) and the highest QoS at which its messages are wanted: 0 or 1."""
+
+    topic_filter: str
+    qos: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Connack:
+    """What the broker answered to CONNECT.
+
+    ``version`` is the protocol version in force, "5" or "3.1.1". ``receive_maximum`` and ``maximum_packet_size``
+    (bytes, None = no limit) bound what we may send (MQTT 5, 3.2.2.3); MQTT 3.1.1 knows neither.
+    """
+
+    session_present: bool
+    version: str
+    receive_maximum: int = 65_535
+    maximum_packet_size: int | None = None
+
+
+class Listener(Protocol):
+    """What a session tells about its connections. Plain calls on the event loop's thread; none may block or raise."""
+
+    def receive(self, message: Message) -> None:
+        """Take one message in."""
+
+    def connected(self, connack: Connack) -> None:
+        """Take note that a connection stands, before its first message; older connections' messages are void."""
+
+    def disconnected(self) -> None:
+        """Take note that the connection is gone: nothing can be acknowledged until the next one."""
+
+
+class Connection(ABC):
+    """One network connection to a broker, from CONNECT to its end. A new attempt takes a new one.
+
+    A connection never reconnects and never logs: ``core.transport.session.Session`` does both, for every transport.
+    """
+
+    @abstractmethod
+    async def open(self) -> Connack:
+        """Open the network connection, send CONNECT and wait for CONNACK.
+
+        Raises BrokerUnreachableError or BrokerRefusedError, each with a sentence that a person can act on.
+        """
+
+    @abstractmethod
+    async def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
+        """Subscribe and wait for SUBACK. Raises BrokerRefusedError with the refused filters, or ConnectionLostError."""
+
+    @abstractmethod
+    async def unsubscribe(self, topic_filters: Sequence[str]) -> None:
+        """Unsubscribe and wait for UNSUBACK. Raises ConnectionLostError."""
+
+    @abstractmethod
+    async def publish(
+        self, topic: str, body: bytes, *, qos: int = 0, retain: bool = False, properties: Properties | None = None
+    ) -> None:
+        """Publish; at QoS 1 return when PUBACK has come. Raises BrokerRefusedError or ConnectionLostError.
+
+        ``properties`` are left out on MQTT 3.1.1, which has none.
+        """
+
+    @abstractmethod
+    def acknowledge(self, packet_ids: Sequence[int]) -> None:
+        """Send a PUBACK for each packet identifier, in the order given (MQTT 5, 4.6). Does nothing once closed."""
+
+    @abstractmethod
+    def pause_reading(self) -> None:
+        """Stop reading the socket, so that TCP tells the broker; the connection is kept alive meanwhile."""
+
+    @abstractmethod
+    def resume_reading(self) -> None:
+        """Read the socket again."""
+
+    @abstractmethod
+    async def closed(self) -> str:
+        """Wait until the connection has ended, however that came, and return why, in words."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Send what waits to be written and DISCONNECT, keeping the session; release the socket. Never raises."""
