@@ -81,3 +81,32 @@ class DatabaseDisabledError(DatabaseError):
 
 class ModelError(DatabaseError):
     """A call on ``Model`` that cannot be right: unknown column, a class that is no model, a key of the wrong shape."""
+
+
+# -- raised by handlers ------------------------------------------------------------------------------------------------
+
+
+class Reject(MessageError):  # noqa: N818 - it is said by a handler: raise Reject("why")
+    """Raised by a handler that knows a message can never succeed: it becomes a dead letter at once, with this reason."""
+
+
+class RetryLater(RouteMQError):  # noqa: N818 - it is said by a handler: raise RetryLater(30)
+    """Raised by a handler that wants the message again in ``seconds``; it counts as one of the route's attempts."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the handler asked for the message again in {seconds:g} s")
+        self.seconds = seconds
+
+
+class HandlerTimeoutError(RouteMQError):
+    """A handler that did not return within its route's ``timeout``."""
+
+
+# -- how they are shown -------------------------------------------------------------------------------------------------
+
+
+def one_line(error: BaseException) -> str:
+    """Give the error's class and message on one line of at most 300 characters."""
+    text = " ".join(str(error).split())
+    name = type(error).__name__
+    return (f"{name}: {text}" if text else name)[:300]

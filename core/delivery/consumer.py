@@ -1,0 +1,149 @@
+"""Takes messages in: bounds what is in hand, drops redeliveries it still holds, keeps the order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Protocol
+
+from core.delivery.delivery import Delivery
+from core.delivery.order import Lanes
+from core.errors import NoRouteError
+
+if TYPE_CHECKING:
+    from core.delivery.acknowledge import Acknowledgements
+    from core.delivery.dispatch import Dispatch
+    from core.delivery.ledger import Ledger
+    from core.message import Message
+    from core.router import Router
+    from core.transport.base import Connack
+
+log = logging.getLogger("routemq.delivery")
+
+MOST_BYTES = 64 * 1024 * 1024
+"""Bodies in hand, in bytes, beyond which the socket is not read, however few messages they are."""
+
+
+class Reading(Protocol):
+    """What the consumer asks of a session: to stop reading its socket, and to read it again."""
+
+    def pause_reading(self) -> None:
+        """Stop reading, on later connections too."""
+
+    def resume_reading(self) -> None:
+        """Read again."""
+
+
+class Consumer:
+    """The listener of the worker's session (see ``core.transport.base.Listener``).
+
+    Beyond ``limit`` messages in hand, or 64 MiB of them, the socket is no longer read; it is read again once an eighth of
+    that has been dealt with. A single read of the socket may take the number past the limit, by what it brought.
+    """
+
+    def __init__(
+        self, router: Router, ledger: Ledger, acknowledgements: Acknowledgements, dispatch: Dispatch, limit: int
+    ) -> None:
+        self._match = router.match
+        self._ledger = ledger
+        self._acknowledgements = acknowledgements
+        self._dispatch = dispatch
+        self._lanes = Lanes(self._deliver)
+        self._limit = limit
+        self._low = limit - max(limit // 8, 1)
+        self._bytes = 0
+        self._paused = False
+        self._stopping = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.reading: Reading | None = None
+
+    # -- told by the session -------------------------------------------------------------------------------------------
+
+    def receive(self, message: Message) -> None:
+        """Take one message in."""
+        ledger = self._ledger
+        ledger.received += 1
+        if self._stopping:
+            # Read before the socket was paused: unacknowledged, so the broker sends it again.
+            ledger.abandoned += 1
+            return
+        if message.qos and self._acknowledgements.rejoin(message):
+            ledger.deduplicated += 1
+            return
+        try:
+            match = self._match(message.topic)
+        except NoRouteError as error:
+            delivery = Delivery(message, None, {}, error)
+            key: object = message.topic
+        else:
+            route = match.route
+            delivery = Delivery(message, route, match.params)
+            key = message.topic
+        ledger.in_hand += 1
+        if ledger.in_hand == 1:
+            self._idle.clear()
+        self._bytes += len(message.body)
+        if message.qos:
+            self._acknowledgements.expect(delivery)
+            if delivery.route is not None and delivery.route.options.delivery == "at_most_once":
+                self._acknowledgements.settle(delivery)
+        self._lanes.put(key, delivery)
+        if ledger.in_hand > self._limit or self._bytes > MOST_BYTES:
+            self._pause()
+
+    def connected(self, connack: Connack) -> None:
+        """Take note of a new connection."""
+        self._acknowledgements.resume(session_present=connack.session_present)
+
+    def disconnected(self) -> None:
+        """Take note that nothing in hand can be acknowledged until it was delivered again."""
+        self._acknowledgements.void()
+
+    # -- bounds --------------------------------------------------------------------------------------------------------
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        await self._dispatch.deliver(delivery)
+        ledger = self._ledger
+        ledger.in_hand -= 1
+        self._bytes -= len(delivery.message.body)
+        if self._paused and ledger.in_hand <= self._low and self._bytes <= MOST_BYTES // 2:
+            self._resume()
+        if ledger.in_hand == 0:
+            self._idle.set()
+
+    def _pause(self) -> None:
+        if not self._paused and self.reading is not None:
+            self._paused = True
+            self.reading.pause_reading()
+
+    def _resume(self) -> None:
+        if self._paused and not self._stopping and self.reading is not None:
+            self._paused = False
+            self.reading.resume_reading()
+
+    # -- stop ----------------------------------------------------------------------------------------------------------
+
+    async def stop(self, timeout: float) -> None:
+        """Take nothing in any more and finish what is in hand, for ``timeout`` seconds at most; then cut it off.
+
+        What is cut off stays unacknowledged, so that the broker sends it again.
+        """
+        self._stopping = True
+        self._pause()
+        if self._ledger.in_hand:
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._idle.wait()
+            except TimeoutError:
+                log.warning("%d messages in hand are cut off, the broker sends them again", self._ledger.in_hand)
+                await self.cut()
+        self._acknowledgements.flush()
+        self._dispatch.stop()
+
+    async def cut(self) -> None:
+        """Cut off whatever is in hand."""
+        await self._lanes.cut()
+        self._ledger.abandoned += self._ledger.in_hand
+        self._ledger.in_hand = 0
+        self._idle.set()

@@ -1,0 +1,83 @@
+"""Cuts off handlers that run for too long, at next to no cost for those that do not."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from core.delivery.delivery import Delivery
+
+# A handler that swallowed its cancellation is cancelled again after this many seconds.
+AGAIN = 1.0
+
+
+class Run:
+    """One run of a handler, from its start to its end."""
+
+    __slots__ = ("deadline", "delivery", "runs", "task", "timeout")
+
+    def __init__(self, delivery: Delivery, task: asyncio.Task[None], timeout: float, runs: dict[Run, None]) -> None:
+        self.delivery = delivery
+        self.task = task
+        self.timeout = timeout
+        self.deadline = asyncio.get_running_loop().time() + timeout
+        self.runs = runs
+
+    def end(self) -> None:
+        """Stop the clock."""
+        self.runs.pop(self, None)
+
+
+class Deadlines:
+    """The runs under way, by length of timeout; those of one length are in order of deadline by themselves.
+
+    So a run costs two dictionary operations, and one timer stands for all runs of a length. There are as many lengths as
+    routes have different timeouts.
+    """
+
+    def __init__(self) -> None:
+        self._runs: dict[float, dict[Run, None]] = {}
+        self._timers: dict[float, asyncio.TimerHandle] = {}
+
+    def begin(self, delivery: Delivery, timeout: float) -> Run:
+        """Start the clock of a run in the current task, which is cancelled after ``timeout`` seconds."""
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - only ever called from a lane
+        runs = self._runs.get(timeout)
+        if runs is None:
+            runs = self._runs[timeout] = {}
+        run = Run(delivery, task, timeout, runs)
+        runs[run] = None
+        if timeout not in self._timers:
+            self._timers[timeout] = loop.call_at(run.deadline, self._look, timeout)
+        return run
+
+    def _look(self, timeout: float) -> None:
+        loop = asyncio.get_running_loop()
+        runs = self._runs[timeout]
+        now = loop.time()
+        late = []
+        for run in runs:
+            if run.deadline > now:
+                break
+            late.append(run)
+        for run in late:
+            run.delivery.timed_out = True
+            run.task.cancel()
+            # It stands at the end now, and is cut again should it have swallowed the cancellation.
+            del runs[run]
+            run.deadline = now + max(timeout, AGAIN)
+            runs[run] = None
+        if runs:
+            self._timers[timeout] = loop.call_at(next(iter(runs)).deadline, self._look, timeout)
+        else:
+            del self._timers[timeout]
+
+    def stop(self) -> None:
+        """Stop all clocks."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        self._runs.clear()

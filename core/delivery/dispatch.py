@@ -1,0 +1,145 @@
+"""Brings one message to its end: runs its handler, has the outcome decided, carries it out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from core.context import build
+from core.database.fault import Fault, fault_of
+from core.delivery.dead_letters import DeadLetter
+from core.delivery.deadlines import Deadlines
+from core.delivery.failure_log import FailureLog
+from core.delivery.outage import Outage
+from core.delivery.outcome import Bury, Done, RetryAfter, decide
+from core.errors import HandlerTimeoutError
+
+if TYPE_CHECKING:
+    from core.context import Publish
+    from core.delivery.acknowledge import Acknowledgements
+    from core.delivery.dead_letters import DeadLetters
+    from core.delivery.delivery import Delivery
+    from core.delivery.ledger import Ledger
+    from core.retry import Retry
+
+log = logging.getLogger("routemq.delivery")
+
+
+class Dispatch:
+    """Runs handlers and carries out what is decided about their messages.
+
+    ``dead_letters`` is where messages go that cannot be handled, ``last_resort`` where they go should that refuse one.
+    ``retry`` and ``timeout`` (seconds) hold for routes that name none of their own.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        acknowledgements: Acknowledgements,
+        dead_letters: DeadLetters,
+        last_resort: DeadLetters,
+        publish: Publish,
+        client_id: str,
+        retry: Retry,
+        timeout: float,
+    ) -> None:
+        self.failures = FailureLog(log)
+        self._ledger = ledger
+        self._acknowledgements = acknowledgements
+        self._dead_letters = dead_letters
+        self._last_resort = last_resort
+        self._publish = publish
+        self._client_id = client_id
+        self._retry = retry
+        self._timeout = timeout
+        self._outage = Outage(log)
+        self._deadlines = Deadlines()
+
+    async def deliver(self, delivery: Delivery) -> None:
+        """Run ``delivery`` until it has its end; nothing but a cancellation comes out of here."""
+        route = delivery.route
+        retry = (route and route.options.retry) or self._retry
+        while True:
+            if self._outage.active:
+                await self._outage.over(delivery)
+            delivery.attempt += 1
+            error = await self._run(delivery)
+            fault = Fault.MESSAGE if error is None else fault_of(error)
+            outcome = decide(error, fault, delivery.attempt, delivery.again, retry)
+            if error is None or isinstance(outcome, Done):
+                self._outage.answered(delivery)
+                self._ledger.done += 1
+                break
+            if isinstance(outcome, RetryAfter):
+                await self._wait_for_retry(delivery, error, outcome)
+            elif isinstance(outcome, Bury):
+                await self._bury(delivery, error)
+                break
+            else:
+                delivery.attempt -= 1
+                await self._outage.sit_out(delivery, error)
+        self._acknowledgements.settle(delivery)
+
+    async def _run(self, delivery: Delivery) -> BaseException | None:
+        """Run the handler once and give what it raised, or None."""
+        route = delivery.route
+        if route is None:
+            return delivery.refused
+        run = self._deadlines.begin(delivery, route.options.timeout or self._timeout)
+        try:
+            await route.call(build(delivery.message, route, delivery.params, delivery.attempt, self._publish))
+        except asyncio.CancelledError as error:
+            if delivery.timed_out:
+                return HandlerTimeoutError(f"the handler did not return within {run.timeout:g} s and was cut off")
+            if run.task.cancelling():
+                raise
+            # A cancellation that is not ours came out of the handler, from a task of its own: that is its failure.
+            return error
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises costs its message alone
+            return error
+        finally:
+            run.end()
+            if delivery.timed_out:
+                delivery.timed_out = False
+                run.task.uncancel()
+        return None
+
+    async def _wait_for_retry(self, delivery: Delivery, error: BaseException, outcome: RetryAfter) -> None:
+        if isinstance(error, HandlerTimeoutError):
+            self._outage.leave(delivery)
+        else:
+            self._outage.answered(delivery)
+        if outcome.counts:
+            self.failures.failed(delivery, error, f"runs again in {outcome.seconds:.1f} s")
+        else:
+            delivery.attempt -= 1
+            delivery.again += 1
+        await asyncio.sleep(outcome.seconds)
+
+    async def _bury(self, delivery: Delivery, error: BaseException) -> None:
+        """Store ``delivery`` as a dead letter; an outage of the storage is waited out."""
+        self._outage.leave(delivery)
+        if delivery.route is not None and delivery.route.options.delivery == "at_most_once":
+            self.failures.failed(delivery, error, "dropped, as the route is at_most_once")
+            self._ledger.failed += 1
+            return
+        dead_letter = DeadLetter.of(delivery, error, self._client_id)
+        while True:
+            try:
+                await self._dead_letters.add(dead_letter)
+            except Exception as refusal:  # noqa: BLE001 - whatever the storage raises, the message is not lost
+                if fault_of(refusal) is not Fault.MESSAGE:
+                    await self._outage.sit_out(delivery, refusal)
+                    continue
+                log.exception("a dead letter could not be stored in its table and goes to the file instead")
+                await self._last_resort.add(dead_letter)
+            self._outage.answered(delivery)
+            self._ledger.dead_lettered += 1
+            self.failures.failed(delivery, error, "now a dead letter")
+            return
+
+    def stop(self) -> None:
+        """Stop the clocks and tell what the log was spared so far."""
+        self._deadlines.stop()
+        self.failures.close()

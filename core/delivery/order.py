@@ -1,0 +1,54 @@
+"""Messages with the same ordering key run one after the other, different keys side by side."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Hashable
+
+    from core.delivery.delivery import Delivery
+
+
+class Lanes:
+    """One task for each ordering key that has messages, and none for those that have not.
+
+    ``deliver`` brings one message to its end and does not raise. A lane lives while it has messages, so their number is
+    bounded by the number of messages in hand.
+    """
+
+    def __init__(self, deliver: Callable[[Delivery], Coroutine[None, None, None]]) -> None:
+        self._deliver = deliver
+        self._waiting: dict[Hashable, deque[Delivery]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def put(self, key: Hashable, delivery: Delivery) -> None:
+        """Put ``delivery`` behind the earlier ones with ``key``; None is no key, such messages wait for nobody."""
+        if key is not None:
+            waiting = self._waiting.get(key)
+            if waiting is not None:
+                waiting.append(delivery)
+                return
+            self._waiting[key] = waiting = deque((delivery,))
+            task = asyncio.get_running_loop().create_task(self._run(key, waiting))
+        else:
+            task = asyncio.get_running_loop().create_task(self._deliver(delivery))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, key: Hashable, waiting: deque[Delivery]) -> None:
+        try:
+            while waiting:
+                await self._deliver(waiting[0])
+                waiting.popleft()
+        finally:
+            del self._waiting[key]
+
+    async def cut(self) -> None:
+        """Cancel everything that runs or waits, and return when it has ended."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)

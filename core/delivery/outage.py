@@ -1,0 +1,84 @@
+"""Waits out the infrastructure's failures: one tries, all others wait, and the log stays readable."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from core.errors import one_line
+
+if TYPE_CHECKING:
+    from core.delivery.delivery import Delivery
+
+FIRST = 0.1
+FACTOR = 2.0
+MOST = 5.0
+REMIND_EVERY = 60.0
+
+
+class Outage:
+    """The time between the first infrastructure fault and the first success after it.
+
+    While it lasts, the delivery that met the fault first runs again and again with growing pauses (0.1 s to 5 s), and
+    all others wait for it. One log line when it begins, one a minute, one when it ends.
+    """
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._trying: Delivery | None = None
+        self._changed = asyncio.Event()
+        self._pause = FIRST
+        self._since = 0.0
+        self._reminded = 0.0
+        self.active = False
+
+    async def over(self, delivery: Delivery) -> None:
+        """Wait until the outage has ended, or until it is for ``delivery`` to find out whether it has."""
+        while self.active and self._trying is not delivery:
+            if self._trying is None:
+                self._trying = delivery
+                return
+            await self._changed.wait()
+
+    async def sit_out(self, delivery: Delivery, error: BaseException) -> None:
+        """Return when ``delivery``, whose run met ``error``, is to run again."""
+        now = monotonic()
+        if not self.active:
+            self.active = True
+            self._pause = FIRST
+            self._since = self._reminded = now
+            self._log.error(
+                "the database does not answer, messages wait unacknowledged until it is back: %s", one_line(error)
+            )
+        elif now - self._reminded >= REMIND_EVERY:
+            self._reminded = now
+            self._log.error("the database has not answered for %.0f s: %s", now - self._since, one_line(error))
+        if self._trying is None:
+            self._trying = delivery
+        if self._trying is not delivery:
+            await self.over(delivery)
+            return
+        pause = self._pause
+        self._pause = min(pause * FACTOR, MOST)
+        try:
+            await asyncio.sleep(pause * random.uniform(0.75, 1))  # noqa: S311 - spreads load, guards nothing
+        except asyncio.CancelledError:
+            self.leave(delivery)
+            raise
+
+    def answered(self, delivery: Delivery) -> None:
+        """Take note that ``delivery`` ran without an infrastructure fault: if it was the one that tried, it is over."""
+        if self._trying is delivery:
+            self.active = False
+            self._log.warning("the database answers again after %.1f s", monotonic() - self._since)
+            self.leave(delivery)
+
+    def leave(self, delivery: Delivery) -> None:
+        """Take note that ``delivery`` tries no more, without having found out: another one takes over."""
+        if self._trying is delivery:
+            self._trying = None
+            self._changed.set()
+            self._changed.clear()

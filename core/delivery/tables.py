@@ -1,0 +1,27 @@
+"""The framework's own tables, apart from the user's: SQLAlchemy Core, with a MetaData of their own."""
+
+from __future__ import annotations
+
+from sqlalchemy import JSON, BigInteger, Boolean, Column, DateTime, Integer, LargeBinary, MetaData, SmallInteger, Table, Text
+
+metadata = MetaData()
+
+dead_letters = Table(
+    "routemq_dead_letters",
+    metadata,
+    # SQLite numbers rows by itself only for INTEGER, and BIGINT is what PostgreSQL needs in the long run.
+    Column("id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True),
+    Column("topic", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("qos", SmallInteger, nullable=False),
+    Column("retain", Boolean, nullable=False),
+    Column("properties", JSON, nullable=True),
+    Column("route", Text, nullable=True, index=True),
+    Column("error", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("traceback", Text, nullable=True),
+    Column("attempts", Integer, nullable=False),
+    Column("first_at", DateTime(timezone=True), nullable=False),
+    Column("last_at", DateTime(timezone=True), nullable=False),
+    Column("client_id", Text, nullable=False),
+)

@@ -1,0 +1,122 @@
+"""PUBACKs: in order of receipt, many in one write, and only on the connection that brought the message."""
+
+import asyncio
+
+from core.delivery.acknowledge import Acknowledgements
+from core.delivery.delivery import Delivery
+from core.message import Message
+
+
+def received(acknowledgements, *packet_ids, connection=1):
+    deliveries = [
+        Delivery(Message(f"t/{packet_id}", b"x", 1, packet_id, connection), None, {}) for packet_id in packet_ids
+    ]
+    for delivery in deliveries:
+        acknowledgements.expect(delivery)
+    return deliveries
+
+
+class Sent:
+    def __init__(self):
+        self.writes = []
+
+    def __call__(self, messages):
+        self.writes.append([message.packet_id for message in messages])
+
+
+async def turn():
+    await asyncio.sleep(0)
+
+
+async def test_acknowledgements_leave_in_order_of_receipt_whatever_order_the_handlers_end_in():
+    sent = Sent()
+    acknowledgements = Acknowledgements(sent)
+    one, two, three = received(acknowledgements, 1, 2, 3)
+    acknowledgements.settle(three)
+    await turn()
+    acknowledgements.settle(two)
+    await turn()
+    assert sent.writes == []
+    acknowledgements.settle(one)
+    await turn()
+    assert sent.writes == [[1, 2, 3]]
+
+
+async def test_all_that_settle_in_one_turn_leave_in_one_write():
+    sent = Sent()
+    acknowledgements = Acknowledgements(sent)
+    deliveries = received(acknowledgements, *range(1, 101))
+    for delivery in deliveries[:60]:
+        acknowledgements.settle(delivery)
+    await turn()
+    assert sent.writes == [list(range(1, 61))]
+
+
+async def test_after_a_lost_connection_nothing_of_it_is_acknowledged():
+    sent = Sent()
+    acknowledgements = Acknowledgements(sent)
+    (one,) = received(acknowledgements, 1)
+    acknowledgements.void()
+    acknowledgements.settle(one)
+    await turn()
+    assert sent.writes == []
+
+
+async def test_a_redelivered_message_joins_its_first_run_and_is_acknowledged_once_that_ends():
+    sent = Sent()
+    acknowledgements = Acknowledgements(sent)
+    one, two = received(acknowledgements, 1, 2)
+    acknowledgements.void()
+    acknowledgements.resume(session_present=True)
+    assert acknowledgements.rejoin(Message("t/1", b"x", 1, 1, 2, dup=True))
+    assert acknowledgements.rejoin(Message("t/2", b"x", 1, 2, 2, dup=True))
+    acknowledgements.settle(one)
+    acknowledgements.settle(two)
+    await turn()
+    assert sent.writes == [[1, 2]]
+    assert one.message.connection == 2
+
+
+async def test_one_that_ended_while_there_was_no_connection_is_acknowledged_on_redelivery():
+    sent = Sent()
+    acknowledgements = Acknowledgements(sent)
+    (one,) = received(acknowledgements, 7)
+    acknowledgements.void()
+    acknowledgements.settle(one)
+    acknowledgements.resume(session_present=True)
+    assert acknowledgements.rejoin(Message("t/7", b"x", 1, 7, 2, dup=True))
+    await turn()
+    assert sent.writes == [[7]]
+
+
+async def test_a_reused_identifier_with_another_message_is_a_new_message():
+    acknowledgements = Acknowledgements(Sent())
+    received(acknowledgements, 7)
+    acknowledgements.void()
+    acknowledgements.resume(session_present=True)
+    assert not acknowledgements.rejoin(Message("t/7", b"another", 1, 7, 2))
+
+
+async def test_without_the_old_session_nothing_is_a_redelivery():
+    acknowledgements = Acknowledgements(Sent())
+    received(acknowledgements, 7)
+    acknowledgements.void()
+    acknowledgements.resume(session_present=False)
+    assert not acknowledgements.rejoin(Message("t/7", b"x", 1, 7, 2))
+
+
+async def test_a_connection_lost_twice_keeps_what_was_never_redelivered_in_between():
+    sent = Sent()
+    acknowledgements = Acknowledgements(sent)
+    one, two = received(acknowledgements, 1, 2)
+    acknowledgements.void()
+    acknowledgements.resume(session_present=True)
+    assert acknowledgements.rejoin(Message("t/1", b"x", 1, 1, 2, dup=True))
+    acknowledgements.void()
+    acknowledgements.resume(session_present=True)
+    assert acknowledgements.rejoin(Message("t/1", b"x", 1, 1, 3, dup=True))
+    assert acknowledgements.rejoin(Message("t/2", b"x", 1, 2, 3, dup=True))
+    acknowledgements.settle(two)
+    acknowledgements.settle(one)
+    await turn()
+    assert sent.writes == [[1, 2]]

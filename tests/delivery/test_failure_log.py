@@ -1,0 +1,74 @@
+"""Failures in the log: the first of a kind at once, a flood as a number."""
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+
+from core.delivery import failure_log as module
+from core.delivery.delivery import Delivery
+from core.delivery.failure_log import MOST_KINDS, FailureLog
+from core.errors import PayloadError
+from core.message import Message
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(module, "monotonic", lambda: now[0])
+    return now
+
+
+def delivery(route="devices"):
+    made = Delivery(Message("devices/1/data", b""), SimpleNamespace(name=route), {})
+    made.attempt = 2
+    return made
+
+
+def test_a_flood_of_one_kind_is_one_line_and_then_a_number(clock, caplog):
+    failures = FailureLog(logging.getLogger("test.failures"))
+    for _ in range(10_000):
+        failures.failed(delivery(), PayloadError("no JSON"), "now a dead letter")
+    assert len(caplog.records) == 1
+    line = caplog.records[0].getMessage()
+    assert "PayloadError: no JSON" in line
+    assert "topic devices/1/data, route devices, attempt 2" in line
+    clock[0] += 11
+    failures.flush()
+    assert caplog.records[1].getMessage() == "9,999 more failed with PayloadError [route devices]"
+    failures.flush()
+    assert len(caplog.records) == 2
+
+
+def test_another_kind_or_route_is_told_at_once(clock, caplog):
+    failures = FailureLog(logging.getLogger("test.failures"))
+    failures.failed(delivery(), PayloadError("x"), "y")
+    failures.failed(delivery(), ValueError("x"), "y")
+    failures.failed(delivery("other"), ValueError("x"), "y")
+    assert len(caplog.records) == 3
+
+
+def test_an_exception_comes_with_its_traceback_and_an_explained_error_without(clock, caplog):
+    failures = FailureLog(logging.getLogger("test.failures"))
+    failures.failed(delivery(), PayloadError("x"), "y")
+    failures.failed(delivery(), ValueError("x"), "y")
+    assert [bool(record.exc_info) for record in caplog.records] == [False, True]
+
+
+def test_what_was_not_told_is_told_at_the_next_of_its_kind_and_at_the_end(clock, caplog):
+    failures = FailureLog(logging.getLogger("test.failures"))
+    for _ in range(3):
+        failures.failed(delivery(), ValueError("x"), "y")
+    clock[0] += 11
+    failures.failed(delivery(), ValueError("x"), "y")
+    assert caplog.records[1].getMessage().endswith("(2 more like it before)")
+    failures.failed(delivery(), ValueError("x"), "y")
+    failures.close()
+    assert caplog.records[2].getMessage() == "1 more failed with ValueError [route devices]"
+
+
+def test_the_number_of_kinds_remembered_is_bounded(clock, caplog):
+    failures = FailureLog(logging.getLogger("test.failures"))
+    for number in range(MOST_KINDS * 3):
+        failures.failed(delivery(f"route {number}"), PayloadError("x"), "y")
+    assert len(failures._kinds) == MOST_KINDS

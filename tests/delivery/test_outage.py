@@ -1,0 +1,69 @@
+"""While the infrastructure is away one delivery tries, all others wait, and the log says so once."""
+
+import asyncio
+import logging
+
+import pytest
+
+from core.delivery import outage as module
+from core.delivery.outage import Outage
+
+LOG = logging.getLogger("test.outage")
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch):
+    monkeypatch.setattr(module, "FIRST", 0.005)
+    monkeypatch.setattr(module, "MOST", 0.02)
+
+
+async def run(outage, name, database, log):
+    """Stand in for a delivery: run, and sit the outage out whenever the database is away."""
+    while True:
+        if outage.active:
+            await outage.over(name)
+        log.append(name)
+        if database.is_set():
+            outage.answered(name)
+            return
+        await outage.sit_out(name, ConnectionRefusedError("no\ndatabase"))
+
+
+async def test_one_tries_for_all_and_the_log_has_one_line_at_each_end(caplog):
+    outage, database, runs = Outage(LOG), asyncio.Event(), []
+    with caplog.at_level(logging.INFO):
+        tasks = [asyncio.create_task(run(outage, f"d{n}", database, runs)) for n in range(50)]
+        while runs.count("d0") < 6:
+            await asyncio.sleep(0.001)
+        assert set(runs) == {"d0"}
+        database.set()
+        await asyncio.wait_for(asyncio.gather(*tasks), 5)
+    assert not outage.active
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+    assert "ConnectionRefusedError: no database" in caplog.records[0].message
+    assert "answers again" in caplog.records[1].message
+
+
+async def test_a_long_outage_is_told_again_from_time_to_time(caplog, monkeypatch):
+    monkeypatch.setattr(module, "REMIND_EVERY", 0.03)
+    outage, database, runs = Outage(LOG), asyncio.Event(), []
+    task = asyncio.create_task(run(outage, "d", database, runs))
+    while len(caplog.records) < 3:
+        await asyncio.sleep(0.001)
+    database.set()
+    await asyncio.wait_for(task, 5)
+    assert "has not answered for" in caplog.records[1].message
+
+
+async def test_another_takes_over_when_the_one_that_tried_is_cut_off(caplog):
+    outage, database, runs = Outage(LOG), asyncio.Event(), []
+    tasks = {f"d{n}": asyncio.create_task(run(outage, f"d{n}", database, runs)) for n in range(5)}
+    while runs.count("d0") < 3:
+        await asyncio.sleep(0.001)
+    tasks.pop("d0").cancel()
+    while not any(runs.count(name) >= 3 for name in tasks):
+        await asyncio.sleep(0.001)
+    database.set()
+    await asyncio.wait_for(asyncio.gather(*tasks.values()), 5)
+    assert not outage.active
+    assert len([record for record in caplog.records if "does not answer" in record.message]) == 1

@@ -1,0 +1,76 @@
+"""What is decided about a message after its handler ran."""
+
+import pytest
+
+from core.database.fault import Fault
+from core.delivery.outcome import BURY, DONE, MOST_AGAIN, SIT_OUT, RetryAfter, decide
+from core.errors import HandlerTimeoutError, PayloadError, Reject, RetryLater, RouteError
+from core.retry import Retry
+
+PLAIN = Retry(attempts=3, first=1, factor=4, most=10, jitter=False)
+
+
+def after(error, *, fault=Fault.MESSAGE, attempt=1, again=0, retry=PLAIN):
+    return decide(error, fault, attempt, again, retry)
+
+
+def test_a_handler_that_returned_is_done():
+    assert after(None) is DONE
+
+
+@pytest.mark.parametrize("error", [PayloadError("no JSON"), Reject("unknown meter")])
+def test_what_no_second_run_can_cure_is_buried_at_once(error):
+    assert after(error) is BURY
+
+
+def test_an_exception_is_retried_with_growing_pauses_and_then_buried():
+    assert after(ValueError(), attempt=1) == RetryAfter(1)
+    assert after(ValueError(), attempt=2) == RetryAfter(4)
+    assert after(ValueError(), attempt=3) is BURY
+
+
+def test_a_pause_is_never_longer_than_the_policy_allows():
+    assert after(ValueError(), attempt=9, retry=Retry(attempts=10_000, first=1, factor=4, most=10, jitter=False)) == (
+        RetryAfter(10)
+    )
+    assert Retry(attempts=10_000, most=7).pause(9_999) <= 7
+
+
+def test_jitter_takes_between_half_and_all_of_the_pause():
+    pauses = [Retry(first=8, most=8).pause(1) for _ in range(200)]
+    assert 4 <= min(pauses) < max(pauses) <= 8
+
+
+def test_only_the_named_exceptions_are_retried():
+    picky = Retry(attempts=3, on=(ConnectionError, TimeoutError))
+    assert after(ValueError(), retry=picky) is BURY
+    assert isinstance(after(ConnectionError(), retry=picky), RetryAfter)
+
+
+def test_a_handler_chooses_its_own_pause_but_not_more_attempts():
+    assert after(RetryLater(90)) == RetryAfter(90)
+    assert after(RetryLater(-1)) == RetryAfter(0)
+    assert after(RetryLater(90), attempt=3) is BURY
+
+
+def test_a_handler_that_hung_is_retried_like_one_that_raised():
+    assert after(HandlerTimeoutError("30 s")) == RetryAfter(1)
+
+
+@pytest.mark.parametrize("fault", [Fault.INFRASTRUCTURE, Fault.SETUP])
+def test_the_infrastructures_faults_are_nobodys_dead_letter(fault):
+    assert after(OSError(), fault=fault, attempt=1_000) is SIT_OUT
+
+
+def test_a_lost_transaction_runs_again_at_once_without_costing_an_attempt():
+    first = after(RuntimeError(), fault=Fault.AGAIN, attempt=3)
+    assert first == RetryAfter(0.001, counts=False)
+    later = after(RuntimeError(), fault=Fault.AGAIN, attempt=3, again=MOST_AGAIN - 1)
+    assert later == RetryAfter(1.0, counts=False)
+    assert after(RuntimeError(), fault=Fault.AGAIN, attempt=3, again=MOST_AGAIN) is BURY
+
+
+@pytest.mark.parametrize("wrong", [{"attempts": 0}, {"first": -1}, {"factor": 0.5}, {"most": -1}])
+def test_a_policy_that_cannot_be_is_refused(wrong):
+    with pytest.raises(RouteError, match=str(next(iter(wrong)))):
+        Retry(**wrong)
