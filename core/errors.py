@@ -49,6 +49,10 @@ class BrokerRefusedError(TransportError):
         self.reason_code = reason_code
 
 
+class SessionTakenOverError(TransportError):
+    """Another client connected with the same client identifier, and the broker gave it the session."""
+
+
 class ConnectionLostError(TransportError):
     """The connection ended while something was under way on it."""
 
@@ -79,6 +83,10 @@ class DatabaseDisabledError(DatabaseError):
     """A call that needs a database, while none is configured."""
 
 
+class DatabaseUnreachableError(DatabaseError):
+    """The database server did not answer when a connection to it was to be made."""
+
+
 class ModelError(DatabaseError):
     """A call on ``Model`` that cannot be right: unknown column, a class that is no model, a key of the wrong shape."""
 
@@ -105,8 +113,8 @@ class HandlerTimeoutError(RouteMQError):
 # -- how they are shown -------------------------------------------------------------------------------------------------
 
 
-def one_line(error: BaseException) -> str:
-    """Give the error's class and message on one line of at most 300 characters."""
+def one_line(error: BaseException, *, name: bool = True) -> str:
+    """Give the error's class and message, or the message alone, on one line of at most 300 characters."""
     text = " ".join(str(error).split())
-    name = type(error).__name__
-    return (f"{name}: {text}" if text else name)[:300]
+    kind = type(error).__name__
+    return (f"{kind}: {text}" if text and name else text or kind)[:300]

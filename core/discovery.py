@@ -1,0 +1,40 @@
+"""Finds the application's routers: each module of a package has one, named ``router``."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from pathlib import Path
+
+from core.errors import RouteError, StartError, TopicError
+from core.router import Router
+
+
+def discover(package: str = "app.routers") -> Router:
+    """Import every module of ``package``, in order of their names, and give one router with the routes of all.
+
+    Modules whose name begins with ``_`` are passed over. Raises StartError, with the module's own error as its cause
+    where importing it failed, and RouteError or TopicError for routes that do not go together.
+    """
+    try:
+        found = importlib.import_module(package)
+    except ImportError as error:
+        raise StartError(f"the package {package} cannot be imported: {error}") from error
+    folder = Path(next(iter(found.__path__), package))
+    names = sorted(module.name for module in pkgutil.iter_modules(found.__path__) if not module.name.startswith("_"))
+    router = Router()
+    for name in names:
+        file = folder / f"{name}.py"
+        try:
+            module = importlib.import_module(f"{package}.{name}")
+        except (RouteError, TopicError):
+            raise
+        except Exception as error:
+            raise StartError(f"the router module {file} cannot be imported: {type(error).__name__}: {error}") from error
+        theirs = getattr(module, "router", None)
+        if not isinstance(theirs, Router):
+            raise StartError(f"the router module {file} has no `router`; write: router = Router()")
+        router.include(theirs)
+    if not router.routes:
+        raise StartError(f"there is no route in {folder}; write a module there with: router = Router(); router.on(...)")
+    return router

@@ -1,0 +1,174 @@
+"""One route: a topic pattern, a handler, and the options that hold for its messages."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import inspect
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, fields
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from core.codecs import CODECS, Codec
+from core.controller import Controller, instance
+from core.errors import RouteError
+from core.message import Message
+from core.middleware import Handler, MiddlewareLike, fold
+
+if TYPE_CHECKING:
+    from core.retry import Retry
+    from core.topics import Pattern
+
+OrderBy = str | Callable[[Message], Hashable] | None
+
+
+def by_topic(message: Message) -> Hashable:
+    """Give the ordering key of ``message``: messages on one topic run one after the other, different topics side by side."""
+    return message.topic
+
+
+class Options(TypedDict, total=False):
+    """What ``router.on`` and groups take; see RouteOptions."""
+
+    qos: Literal[0, 1]
+    codec: str | Codec
+    delivery: Literal["at_least_once", "at_most_once"]
+    order_by: OrderBy
+    retry: Retry | None
+    timeout: float | None
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RouteOptions:
+    """The options of a route, decided when it is registered.
+
+    ``qos``: the highest QoS its messages are wanted at. ``codec``: "json", "text", "raw", or an object with the two
+    methods of ``core.codecs.Codec``. ``delivery``: "at_least_once" (acknowledged when the handler has returned) or
+    "at_most_once" (acknowledged on receipt, for data that may be lost). ``order_by``: the ordering key, a parameter's name
+    or a callable that takes the Message; None for no order; by default the topic. ``retry`` and ``timeout`` (seconds):
+    None for the application's settings. ``name``: in logs and dead letters, by default the pattern.
+    """
+
+    qos: int = 1
+    codec: str | Codec = "json"
+    delivery: str = "at_least_once"
+    order_by: OrderBy = by_topic
+    retry: Retry | None = None
+    timeout: float | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Route:
+    """A registered route. ``call`` runs its handler within its middleware, ``decode`` gives the payload of a body.
+
+    ``given`` are the options as they were given, ``handler`` and ``middleware`` likewise: an including router starts from
+    them. ``defined_at`` is where, as "app/routers/devices.py:12".
+    """
+
+    name: str
+    pattern: Pattern
+    handler: Callable[..., Any]
+    handler_name: str
+    options: RouteOptions
+    given: Options
+    middleware: tuple[MiddlewareLike, ...]
+    call: Handler
+    decode: Callable[[bytes], Any]
+    defined_at: str
+
+    def key(self, message: Message, params: dict[str, Any]) -> Hashable:
+        """Give the ordering key of ``message``; None where it waits for nobody."""
+        order_by = self.options.order_by
+        if order_by is None:
+            return None
+        if isinstance(order_by, str):
+            key: Hashable = params[order_by]
+            return key
+        return order_by(message)
+
+
+def make_route(
+    pattern: Pattern,
+    handler: Callable[..., Any],
+    middleware: Sequence[MiddlewareLike],
+    given: Options,
+    defined_at: str,
+) -> Route:
+    """Check and resolve everything that can be decided now. Raises RouteError."""
+    where = f"route {pattern.text!r} at {defined_at}"
+    known = [field.name for field in fields(RouteOptions)]
+    for option in given:
+        if option not in known:
+            close = difflib.get_close_matches(option, known, 1)
+            hint = f", did you mean {close[0]!r}?" if close else ""
+            raise RouteError(f"{where}: there is no option {option!r}{hint} There are {', '.join(known)}")
+    options = RouteOptions(**given)
+    _check(options, pattern, where)
+    codec = CODECS.get(options.codec) if isinstance(options.codec, str) else options.codec
+    if codec is None:
+        raise RouteError(f"{where}: there is no codec {options.codec!r}; there are {', '.join(CODECS)}")
+    bound, name = _bind(handler, where)
+    try:
+        call = fold(bound, middleware)
+    except RouteError as error:
+        raise RouteError(f"{where}: {error}") from error
+    return Route(
+        options.name or pattern.text,
+        pattern,
+        handler,
+        name,
+        options,
+        given,
+        tuple(middleware),
+        call,
+        codec.decode,
+        defined_at,
+    )
+
+
+def _check(options: RouteOptions, pattern: Pattern, where: str) -> None:
+    if options.qos == 2:
+        raise RouteError(
+            f"{where}: qos=2 would lose messages in a crash, as the client library answers the broker before the message "
+            "is stored; use qos=1, the broker then sends again what was not acknowledged"
+        )
+    if options.qos not in {0, 1}:
+        raise RouteError(f"{where}: qos={options.qos!r} is neither 0 nor 1")
+    if options.delivery not in {"at_least_once", "at_most_once"}:
+        raise RouteError(f"{where}: delivery={options.delivery!r} is neither 'at_least_once' nor 'at_most_once'")
+    if isinstance(options.order_by, str) and options.order_by not in pattern.names:
+        has = f"its parameters are {', '.join(pattern.names)}" if pattern.names else "it has no parameters"
+        raise RouteError(f"{where}: order_by={options.order_by!r} is no parameter of the pattern; {has}")
+    if options.timeout is not None and not options.timeout > 0:
+        raise RouteError(f"{where}: timeout={options.timeout!r} is not a positive number of seconds")
+
+
+def _bind(handler: Callable[..., Any], where: str) -> tuple[Handler, str]:
+    """Give the callable that takes the context, and the handler's name for people."""
+    if isinstance(handler, type):
+        raise RouteError(f"{where}: {handler.__qualname__} is a class; give one of its methods, as in Class.handle")
+    owner = getattr(handler, "__controller__", None)
+    bound: Callable[..., Any] = handler
+    if isinstance(owner, type) and issubclass(owner, Controller) and isinstance(handler, FunctionType):
+        try:
+            bound = handler.__get__(instance(owner))
+        except RouteError as error:
+            raise RouteError(f"{where}: {error}") from error
+    if not callable(bound):
+        raise RouteError(f"{where}: the handler {handler!r} is not callable")
+    name = getattr(handler, "__qualname__", None) or type(handler).__qualname__
+    name = name.rpartition("<locals>.")[2]
+    try:
+        inspect.signature(bound).bind({})
+    except TypeError as error:
+        raise RouteError(f"{where}: {name} must take one argument, the context ({error})") from None
+    if inspect.iscoroutinefunction(bound) or inspect.iscoroutinefunction(getattr(bound, "__call__", None)):  # noqa: B004
+        return bound, name
+
+    async def in_a_thread(context: Any) -> Any:
+        return await asyncio.to_thread(bound, context)
+
+    return in_a_thread, name

@@ -1,0 +1,221 @@
+"""Routers: which handler takes the messages of which topics."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
+
+from core.errors import NoRouteError, RouteError, TopicError
+from core.route import Options, Route, RouteOptions, make_route
+from core.topics import Level, Pattern, Tree, parse, takes
+from core.transport.base import Subscription
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import FrameType, TracebackType
+    from typing import Self, Unpack
+
+    from core.middleware import MiddlewareLike
+
+__all__ = ["Match", "Options", "Route", "RouteOptions", "Router"]
+
+H = TypeVar("H", bound="Callable[..., Any]")
+
+
+class Match(NamedTuple):
+    """The route that takes a topic, and the topic's parameters."""
+
+    route: Route
+    params: dict[str, Any]
+
+
+class Router:
+    """Routes in order of their registration; where several take a topic, the first registered wins.
+
+    ``prefix`` stands before the pattern of each route, ``middleware`` runs around each, outside of the route's own, and
+    ``defaults`` are options for routes that do not give them. A route that can never win, because an earlier one takes
+    all its topics, is refused with a RouteError that names both.
+    """
+
+    def __init__(self, prefix: str = "", *, middleware: Sequence[MiddlewareLike] = (), **defaults: Unpack[Options]) -> None:
+        self._prefix = prefix.strip("/")
+        self._middleware = tuple(middleware)
+        self._defaults = defaults
+        self._root = self
+        self._routes: list[Route] = []
+        self._by_name: dict[str, Route] = {}
+        self._tree = Tree()
+        self._frozen = False
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """All routes, in order of registration."""
+        return tuple(self._root._routes)
+
+    # -- registering ---------------------------------------------------------------------------------------------------
+
+    @overload
+    def on(
+        self, pattern: str, handler: H, *, middleware: Sequence[MiddlewareLike] = (), **options: Unpack[Options]
+    ) -> H: ...
+
+    @overload
+    def on(
+        self, pattern: str, *, middleware: Sequence[MiddlewareLike] = (), **options: Unpack[Options]
+    ) -> Callable[[H], H]: ...
+
+    def on(
+        self,
+        pattern: str,
+        handler: H | None = None,
+        *,
+        middleware: Sequence[MiddlewareLike] = (),
+        **options: Unpack[Options],
+    ) -> H | Callable[[H], H]:
+        """Register ``handler`` for the topics of ``pattern``, or give a decorator that does; the handler is given back.
+
+        The options are those of ``core.route.RouteOptions``. Raises TopicError or RouteError.
+        """
+        where = _caller()
+
+        def register(handler: H) -> H:
+            self._register(pattern, handler, tuple(middleware), options, where)
+            return handler
+
+        return register if handler is None else register(handler)
+
+    def group(self, prefix: str = "", *, middleware: Sequence[MiddlewareLike] = (), **defaults: Unpack[Options]) -> Router:
+        """Give a router that registers here, under this router's prefix and ``prefix``; also for a ``with`` block."""
+        group = Router.__new__(Router)
+        group._prefix = "/".join(part for part in (self._prefix, prefix.strip("/")) if part)
+        group._middleware = (*self._middleware, *middleware)
+        group._defaults = {**self._defaults, **defaults}
+        group._root = self._root
+        return group
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        return None
+
+    def include(
+        self,
+        other: Router,
+        prefix: str = "",
+        *,
+        middleware: Sequence[MiddlewareLike] = (),
+        **defaults: Unpack[Options],
+    ) -> None:
+        """Register all routes that ``other`` has by now, under ``prefix``; what their own router gave them stays."""
+        group = self.group(prefix, middleware=middleware, **defaults)
+        for route in other.routes:
+            group._register(route.pattern.text, route.handler, route.middleware, route.given, route.defined_at)
+
+    def _register(
+        self,
+        text: str,
+        handler: Callable[..., Any],
+        middleware: tuple[MiddlewareLike, ...],
+        options: Options,
+        where: str,
+    ) -> None:
+        root = self._root
+        if root._frozen:
+            raise RouteError(f"route {text!r} at {where}: the application has started, routes are fixed from then on")
+        full = "/".join(part for part in (self._prefix, text) if part) if self._prefix else text
+        try:
+            pattern = parse(full)
+        except TopicError as error:
+            raise TopicError(f"{error} (at {where})") from None
+        given: Options = {**self._defaults, **options}
+        route = make_route(pattern, handler, (*self._middleware, *middleware), given, where)
+        earlier = root._tree.cover(pattern)
+        if earlier is not None:
+            winner = next(known for known in root._routes if known.pattern is earlier)
+            raise RouteError(
+                f"route {pattern.text!r} at {where} can never run: {winner.pattern.text!r} at {winner.defined_at} takes "
+                "all its topics and was registered first; register it before that one, or remove it"
+            )
+        same = root._by_name.get(route.name)
+        if same is not None:
+            raise RouteError(
+                f"route {pattern.text!r} at {where}: the name {route.name!r} is taken by {same.pattern.text!r} at "
+                f"{same.defined_at}"
+            )
+        root._by_name[route.name] = route
+        root._tree.add(pattern)
+        root._routes.append(route)
+
+    def freeze(self) -> None:
+        """Let no more routes be registered."""
+        self._root._frozen = True
+
+    # -- looking up ----------------------------------------------------------------------------------------------------
+
+    def match(self, topic: str) -> Match:
+        """Give the first registered route that takes ``topic``. Raises NoRouteError, which says what came nearest."""
+        found = self._root._tree.find(topic)
+        if found is None:
+            raise NoRouteError(self._root._why_none(topic))
+        number, params = found
+        return Match(self._root._routes[number], params)
+
+    def _why_none(self, topic: str) -> str:
+        near = self._tree.near(topic)
+        shown = topic if len(topic) <= 200 else topic[:200] + "..."
+        if near is None:
+            return f"no route takes the topic {shown!r}"
+        for segment, level in zip(near.segments, topic.split("/"), strict=False):
+            if isinstance(segment, Level) and not takes(segment.converter, level):
+                return f"no route takes the topic {shown!r}: {level[:60]!r} is no {segment.converter.name} for {near.text!r}"
+        return f"no route takes the topic {shown!r}"
+
+    # -- subscribing ---------------------------------------------------------------------------------------------------
+
+    def subscriptions(self) -> list[Subscription]:
+        """Give what to subscribe to, sorted: no filter that another one covers, each at the highest QoS it stands for."""
+        wanted: dict[str, int] = {}
+        for route in self.routes:
+            topic_filter = route.pattern.topic_filter
+            wanted[topic_filter] = max(wanted.get(topic_filter, 0), route.options.qos)
+        # The tree gives the first pattern that covers another, so wide ones are put in before narrow ones.
+        tree = Tree()
+        kept: dict[str, int] = {}
+        for topic_filter in sorted(wanted, key=_width):
+            pattern = parse_filter(topic_filter)
+            cover = tree.cover(pattern)
+            if cover is None:
+                tree.add(pattern)
+                kept[topic_filter] = wanted[topic_filter]
+            else:
+                kept[cover.text] = max(kept[cover.text], wanted[topic_filter])
+        return [Subscription(topic_filter, kept[topic_filter]) for topic_filter in sorted(kept)]
+
+
+def parse_filter(topic_filter: str) -> Pattern:
+    """Give a topic filter as a pattern; its literals may hold the brackets that a pattern's may not."""
+    segments = tuple(parse(level).segments[0] if level in {"+", "#"} else level for level in topic_filter.split("/"))
+    return Pattern(topic_filter, segments, topic_filter)
+
+
+def _width(topic_filter: str) -> tuple[int, ...]:
+    """Order filters so that one that covers another comes before it."""
+    return tuple({"#": 0, "+": 1}.get(level, 2) for level in topic_filter.split("/"))
+
+
+def _caller() -> str:
+    """Give file and line, relative to the working directory, of the first call from outside this module."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__") == __name__:
+        frame = frame.f_back
+    if frame is None:
+        return "an unknown place"
+    path = Path(frame.f_code.co_filename)
+    with suppress(ValueError):
+        path = path.relative_to(Path.cwd())
+    return f"{path}:{frame.f_lineno}"
