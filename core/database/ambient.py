@@ -1,0 +1,123 @@
+"""The database in use, and the transaction that surrounds the running code, if there is one."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from core.errors import DatabaseDisabledError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from core.database.engine import Database
+
+
+class _Current:
+    """The configured database, and those configured before it, whose connections are still to be closed."""
+
+    def __init__(self) -> None:
+        self.database: Database | None = None
+        self.retired: list[Database] = []
+
+
+current = _Current()
+
+
+class _Transaction:
+    """An open ``transaction()``: its session, which one task at a time may use."""
+
+    __slots__ = ("lock", "open", "session")
+
+    def __init__(self, session: AsyncSession) -> None:
+        self.session = session
+        self.lock = asyncio.Lock()
+        self.open = True
+
+
+_surrounding: ContextVar[_Transaction | None] = ContextVar("routemq_transaction", default=None)
+
+
+def configure(database: Database | None) -> None:
+    """Use ``database`` from now on; None disables."""
+    if current.database is not None:
+        current.retired.append(current.database)
+    current.database = database
+
+
+async def close() -> None:
+    """Close all connections, and disable."""
+    configure(None)
+    while current.retired:
+        await current.retired.pop().close()
+
+
+def database() -> Database:
+    """Give the configured database. Raises DatabaseDisabledError."""
+    if current.database is None:
+        raise DatabaseDisabledError("no database is configured; set DATABASE_URL, or call Model.configure(url)")
+    return current.database
+
+
+def _find() -> _Transaction | None:
+    transaction = _surrounding.get()
+    # A task outlives the transaction it was started in: its calls are its own from then on.
+    return transaction if transaction is not None and transaction.open else None
+
+
+@asynccontextmanager
+async def transaction() -> AsyncIterator[AsyncSession]:
+    """Give the session of a transaction that the block's calls join, in this task and in those it starts.
+
+    It commits at the end of the block and rolls back if that raises. Within another one it is a savepoint of that.
+    """
+    outer = _find()
+    if outer is None:
+        async with database().writing() as session, _surround(session):
+            yield session
+    else:
+        async with outer.lock, outer.session.begin_nested(), _surround(outer.session):
+            yield outer.session
+
+
+@asynccontextmanager
+async def _surround(session: AsyncSession) -> AsyncIterator[None]:
+    inner = _Transaction(session)
+    token = _surrounding.set(inner)
+    try:
+        yield
+    finally:
+        async with inner.lock:
+            inner.open = False
+        _surrounding.reset(token)
+
+
+@asynccontextmanager
+async def writing() -> AsyncIterator[AsyncSession]:
+    """Give a session for one call that writes: of the surrounding transaction, or in one of its own.
+
+    Within a transaction the call is a savepoint, so that an error that the caller catches leaves the rest standing.
+    """
+    outer = _find()
+    if outer is None:
+        async with database().writing() as session:
+            yield session
+    else:
+        async with outer.lock, outer.session.begin_nested():
+            yield outer.session
+
+
+@asynccontextmanager
+async def reading() -> AsyncIterator[AsyncSession]:
+    """Give a session for one call that reads: of the surrounding transaction, or one of its own."""
+    outer = _find()
+    if outer is None:
+        async with database().session() as session:
+            yield session
+    else:
+        async with outer.lock:
+            yield outer.session

@@ -1,0 +1,360 @@
+"""The database for application code: ``await Model.create(SensorReading, value=21.5)``."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from sqlalchemy import func, inspect, select
+from sqlalchemy.exc import NoInspectionAvailable
+from sqlalchemy.orm import DeclarativeBase, Mapper
+from sqlalchemy.orm.decl_api import DeclarativeAttributeIntercept
+
+from core.database import ambient
+from core.database.engine import Database
+from core.database.row import to_dict
+from core.database.upsert import upsert_statement
+from core.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sqlalchemy import ColumnElement, Select
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+__all__ = ["Base", "Model", "Page"]
+
+M = TypeVar("M")
+ROWS_A_STATEMENT = 500
+
+log = logging.getLogger("routemq.database")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[M]):
+    """One page of rows; ``page`` counts from 1, ``total`` is the number of rows on all pages."""
+
+    items: list[M]
+    total: int
+    page: int
+    per_page: int
+
+    @property
+    def total_pages(self) -> int:
+        """How many pages there are."""
+        return -(-self.total // self.per_page)
+
+
+class Base(DeclarativeBase):
+    """The parent of models."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the loaded columns, JSON-ready: see ``core.database.row.to_dict``."""
+        return to_dict(self)
+
+
+class ModelType(DeclarativeAttributeIntercept):
+    """The calls of ``Model``. They stand here so that models, its children, may have columns of any name."""
+
+    @property
+    def _is_enabled(cls) -> bool:
+        """Whether a database is configured."""
+        return ambient.current.database is not None
+
+    @property
+    def _engine(cls) -> AsyncEngine | None:
+        """The engine of the configured database."""
+        return None if ambient.current.database is None else ambient.current.database.engine
+
+    # -- the database --------------------------------------------------------------------------------------------------
+
+    def configure(
+        cls,
+        url: str | None,
+        *,
+        pool_size: int = 10,
+        max_overflow: int = 20,
+        pool_timeout: float = 30,
+        pool_recycle: float = 3600,
+        echo: bool = False,
+    ) -> None:
+        """Use the database at ``url`` from now on, without connecting yet; an empty one disables the database.
+
+        The pool's options are those of SQLAlchemy, times in seconds. Raises SettingsError for a URL that cannot be right.
+        """
+        database = None
+        if url:
+            database = Database(
+                url,
+                pool_size=pool_size,
+                max_overflow=max_overflow,
+                pool_timeout=pool_timeout,
+                pool_recycle=pool_recycle,
+                echo=echo,
+            )
+        _told.clear()
+        ambient.configure(database)
+
+    async def close(cls) -> None:
+        """Close all connections; the database is disabled from then on."""
+        await ambient.close()
+
+    async def ping(cls) -> None:
+        """Ask the database for a sign of life. Raises what the driver raises."""
+        await ambient.database().ping()
+
+    async def create_tables(cls) -> None:
+        """Create the tables of all models that are missing; safe when several processes do it at once."""
+        await ambient.database().create_tables(Base.metadata)
+
+    # -- sessions ------------------------------------------------------------------------------------------------------
+
+    async def get_session(cls) -> AsyncSession:
+        """Give a new session, which the caller commits and closes; None while the database is disabled."""
+        if not _enabled("get_session"):
+            # The specification has callers ask `if not session`; those that do not ask are not to be bothered by a type.
+            return None  # type: ignore[return-value]
+        return ambient.database().session()
+
+    @asynccontextmanager
+    async def session(cls) -> AsyncIterator[AsyncSession]:
+        """Give a session that is closed at the end of the block; what is not committed by then is rolled back."""
+        async with ambient.database().session() as session:
+            yield session
+
+    def transaction(cls) -> AbstractAsyncContextManager[AsyncSession]:
+        """Give a session in a transaction that ``Model``'s calls in the block join, in this task and in those it starts.
+
+        It commits at the end of the block and rolls back if that raises. One within another is a savepoint.
+        """
+        return ambient.transaction()
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    async def create(cls, model: type[M], /, **values: Any) -> M:
+        """Insert a row and give it, committed and fully loaded.
+
+        Raises ModelError for values that the model has not, and SQLAlchemy's errors (IntegrityError and others).
+        """
+        row = _new(model, values)
+        async with ambient.writing() as session:
+            session.add(row)
+            await session.flush()
+            await session.refresh(row)
+        return row
+
+    async def create_many(cls, model: type[M], rows: Sequence[Mapping[str, Any] | M], /) -> list[M]:
+        """Insert rows, given as dictionaries or as instances, in one transaction; give them in the same order."""
+        _mapper(model)
+        made = [_new(model, row) if isinstance(row, Mapping) else _instance(model, row) for row in rows]
+        async with ambient.writing() as session:
+            session.add_all(made)
+            await session.flush()
+            for row in made:
+                await session.refresh(row)
+        return made
+
+    async def update(cls, model: type[M], key: Any, /, **values: Any) -> M | None:
+        """Change the row with primary key ``key`` and give it, committed and fully loaded; None if there is none."""
+        _check_names(model, values)
+        identity = _identity(model, key)
+        async with ambient.writing() as session:
+            row = await session.get(model, identity)
+            if row is not None:
+                for name, value in values.items():
+                    setattr(row, name, value)
+                await session.flush()
+                await session.refresh(row)
+        return row
+
+    async def upsert(cls, model: type[M], /, *, on: Sequence[str] | None = None, **values: Any) -> M:
+        """Insert a row, or change the one that has the same values in ``on``; give it, committed and fully loaded.
+
+        ``on`` names columns with a unique constraint, by default the primary key. PostgreSQL and SQLite.
+        """
+        mapper = _mapper(model)
+        _check_names(model, values)
+        statement = upsert_statement(mapper, ambient.database().url.get_backend_name(), on, values)
+        async with ambient.writing() as session:
+            rows = await session.scalars(statement, execution_options={"populate_existing": True})
+            row: M = rows.one()
+        return row
+
+    async def delete(cls, model: type[M], key: Any, /) -> bool:
+        """Delete the row with primary key ``key``, with the cascades of its relationships; say whether there was one."""
+        identity = _identity(model, key)
+        async with ambient.writing() as session:
+            row = await session.get(model, identity)
+            if row is not None:
+                await session.delete(row)
+        return row is not None
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    async def find(cls, model: type[M], key: Any, /) -> M | None:
+        """Give the row with primary key ``key`` (a tuple where that has several columns), or None."""
+        identity = _identity(model, key)
+        if not _enabled("find"):
+            return None
+        async with ambient.reading() as session:
+            return await session.get(model, identity)
+
+    async def all(cls, model: type[M], /) -> list[M]:
+        """Give all rows."""
+        return await cls.where(model)
+
+    async def first(
+        cls, model: type[M], /, *conditions: ColumnElement[bool], order_by: Any = None, **equals: Any
+    ) -> M | None:
+        """Give the first row that meets all conditions, in the order ``order_by``, or None."""
+        rows = await cls.where(model, *conditions, order_by=order_by, limit=1, **equals)
+        return rows[0] if rows else None
+
+    async def where(
+        cls,
+        model: type[M],
+        /,
+        *conditions: ColumnElement[bool],
+        order_by: Any = None,
+        limit: int | None = None,
+        offset: int | None = None,
+        **equals: Any,
+    ) -> list[M]:
+        """Give the rows that meet all conditions: ``Device.last_seen < 5``, ``status="online"``.
+
+        ``order_by`` is a column, or several in a list or tuple.
+        """
+        statement = _select(model, conditions, equals, order_by).limit(limit).offset(offset)
+        if not _enabled("where"):
+            return []
+        async with ambient.reading() as session:
+            rows = await session.scalars(statement)
+            return list(cast("Any", rows.unique()))
+
+    async def count(cls, model: type[M], /, *conditions: ColumnElement[bool], **equals: Any) -> int:
+        """Give the number of rows that meet all conditions."""
+        statement = select(func.count()).select_from(_select(model, conditions, equals).subquery())
+        if not _enabled("count"):
+            return 0
+        async with ambient.reading() as session:
+            return await session.scalar(statement) or 0
+
+    async def exists(cls, model: type[M], /, *conditions: ColumnElement[bool], **equals: Any) -> bool:
+        """Say whether there is a row that meets all conditions."""
+        statement = select(_select(model, conditions, equals).exists())
+        if not _enabled("exists"):
+            return False
+        async with ambient.reading() as session:
+            return bool(await session.scalar(statement))
+
+    async def paginate(
+        cls,
+        model: type[M],
+        /,
+        *conditions: ColumnElement[bool],
+        page: int = 1,
+        per_page: int = 100,
+        order_by: Any = None,
+        **equals: Any,
+    ) -> Page[M]:
+        """Give one page of the rows that meet all conditions; by default in the order of the primary key."""
+        if page < 1 or per_page < 1:
+            raise ModelError(f"page={page}, per_page={per_page}: both count from 1")
+        order_by = _mapper(model).primary_key if order_by is None else order_by
+        statement = _select(model, conditions, equals, order_by).limit(per_page).offset((page - 1) * per_page)
+        total = select(func.count()).select_from(_select(model, conditions, equals).subquery())
+        if not _enabled("paginate"):
+            return Page([], 0, page, per_page)
+        async with ambient.reading() as session:
+            count = await session.scalar(total) or 0
+            rows = await session.scalars(statement)
+            return Page(list(cast("Any", rows.unique())), count, page, per_page)
+
+
+class Model(Base, metaclass=ModelType):
+    """The database's operations, and a parent of models like ``Base``.
+
+    The calls are made on ``Model`` itself and take the model as their first argument: ``await Model.find(Device, 1)``.
+    """
+
+    __abstract__ = True
+
+
+_told: set[str] = set()
+
+
+def _enabled(call: str) -> bool:
+    """Say whether there is a database; that there is none is told once for each kind of call."""
+    if ambient.current.database is not None:
+        return True
+    if call not in _told:
+        _told.add(call)
+        log.warning("the database is disabled (no DATABASE_URL): Model.%s finds nothing", call)
+    return False
+
+
+def _mapper(model: object) -> Mapper[Any]:
+    """Give the mapper of ``model``. Raises ModelError where that is no model."""
+    if not isinstance(model, type):
+        raise ModelError(f"{model!r} is not a class; the first argument is the model, as in Model.find(Device, 1)")
+    try:
+        mapper: Mapper[Any] | None = inspect(model)
+    except NoInspectionAvailable:
+        mapper = None
+    if mapper is None:
+        raise ModelError(f"{model.__qualname__} is not a model; give it core.model.Base as its parent and a __tablename__")
+    return mapper
+
+
+def _check_names(model: type, names: Mapping[str, Any]) -> None:
+    """Raise ModelError where ``model`` has not all attributes of ``names``."""
+    mapper = _mapper(model)
+    for name in names:
+        if name not in mapper.all_orm_descriptors:
+            known = list(mapper.column_attrs.keys())
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+            raise ModelError(f"{model.__qualname__} has no column {name!r}; {hint}")
+
+
+def _new(model: type[M], values: Mapping[str, Any]) -> M:
+    """Give a new instance. Raises ModelError."""
+    _mapper(model)
+    try:
+        return model(**values)
+    except TypeError as error:
+        # A constructor may take more than columns, so the names are looked at only once it has refused them.
+        _check_names(model, values)
+        raise ModelError(f"{model.__qualname__} cannot be made of {', '.join(values) or 'nothing'}: {error}") from error
+
+
+def _instance(model: type[M], row: object) -> M:
+    if not isinstance(row, model):
+        raise ModelError(f"create_many({model.__qualname__}) takes dictionaries and instances of it, not {row!r}"[:300])
+    return row
+
+
+def _identity(model: type, key: Any) -> Any:
+    """Give ``key`` if it has the shape of the primary key of ``model``. Raises ModelError."""
+    columns = [column.name for column in _mapper(model).primary_key]
+    given = len(key) if isinstance(key, tuple) else 1
+    if given != len(columns):
+        if len(columns) == 1:
+            raise ModelError(f"the primary key of {model.__qualname__} is one value, {columns[0]}, not {key!r}")
+        raise ModelError(f"the primary key of {model.__qualname__} is a tuple ({', '.join(columns)}), not {key!r}")
+    return key
+
+
+def _select(
+    model: type[M], conditions: Sequence[ColumnElement[bool]], equals: Mapping[str, Any], order_by: Any = None
+) -> Select[Any]:
+    _check_names(model, equals)
+    # Not filter_by(): a model may have an attribute of any name, and this takes them one by one.
+    statement = select(model).where(*conditions, *(getattr(model, name) == value for name, value in equals.items()))
+    if order_by is None:
+        return statement
+    return statement.order_by(*order_by) if isinstance(order_by, list | tuple) else statement.order_by(order_by)

@@ -1,0 +1,28 @@
+"""Databases for tests: each test runs on SQLite and on PostgreSQL, on a database of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from core.model import Model
+from tests.postgres import postgres
+
+
+def url_of(kind: str, folder: Path) -> str:
+    return postgres().new_database() if kind == "postgresql" else f"sqlite+aiosqlite:///{folder}/test.db"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return url_of(request.param, tmp_path)
+
+
+@pytest.fixture
+async def database(url: str) -> AsyncIterator[str]:
+    """Model, configured and empty; gives the URL."""
+    Model.configure(url)
+    yield url
+    await Model.close()
