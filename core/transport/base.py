@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -34,8 +35,19 @@ class Connack:
     maximum_packet_size: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Closure:
+    """Why a connection ended: in words, and the broker's reason code where it sent DISCONNECT (MQTT 5, 3.14.2.1)."""
+
+    reason: str
+    reason_code: int | None = None
+
+
+SESSION_TAKEN_OVER = 0x8E
+
+
 class Listener(Protocol):
-    """What a session tells about its connections. Plain calls on the event loop's thread; none may block or raise."""
+    """What connections tell. Plain calls on the event loop's thread, in order; none may block or raise."""
 
     def receive(self, message: Message) -> None:
         """Take one message in."""
@@ -50,7 +62,9 @@ class Listener(Protocol):
 class Connection(ABC):
     """One network connection to a broker, from CONNECT to its end. A new attempt takes a new one.
 
-    A connection never reconnects and never logs: ``core.transport.session.Session`` does both, for every transport.
+    It tells its listener ``connected`` before the first message, and ``disconnected`` the moment it has ended, if it
+    ever was connected. It never reconnects and never logs: ``core.transport.session.Session`` does both, for every
+    transport.
     """
 
     @abstractmethod
@@ -90,9 +104,13 @@ class Connection(ABC):
         """Read the socket again."""
 
     @abstractmethod
-    async def closed(self) -> str:
-        """Wait until the connection has ended, however that came, and return why, in words."""
+    async def closed(self) -> Closure:
+        """Wait until the connection has ended, however that came, and return why."""
 
     @abstractmethod
     async def close(self) -> None:
         """Send what waits to be written and DISCONNECT, keeping the session; release the socket. Never raises."""
+
+
+Connect = Callable[[Listener, int], Connection]
+"""Makes the connection with the given number, which its messages carry; it tells the listener of all that happens."""

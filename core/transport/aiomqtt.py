@@ -1,0 +1,468 @@
+"""A connection over aiomqtt: MQTT 3.1.1 and 5, over TCP, TLS and WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from typing import TYPE_CHECKING, Any, cast
+
+import aiomqtt
+from aiomqtt.exceptions import MqttConnectError
+from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY, MQTT_ERR_SUCCESS
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties as PahoProperties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from core.errors import (
+    BrokerRefusedError,
+    BrokerUnreachableError,
+    ConnectionLostError,
+    SettingsError,
+    TransportError,
+    one_line,
+)
+from core.message import Message, Properties
+from core.transport.base import Closure, Connack, Connection
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from paho.mqtt.client import Client as PahoClient
+    from paho.mqtt.client import ConnectFlags, DisconnectFlags, MQTTMessage
+    from paho.mqtt.reasoncodes import ReasonCode
+
+    from core.transport.base import Listener, Subscription
+    from core.transport.options import ConnectOptions
+
+PUBACK = 0x40
+UNSUPPORTED_VERSION = 0x84
+MOST_PUBLISHING = 500
+"""Own messages under way at once; a broker may ask for fewer (MQTT 5, Receive Maximum)."""
+READ_AT_ONCE = 100
+"""Packets read in one turn of the event loop, so that handlers get their turn."""
+
+_NAMES = {
+    "PayloadFormatIndicator": "payload_format_indicator",
+    "MessageExpiryInterval": "message_expiry_interval",
+    "ContentType": "content_type",
+    "ResponseTopic": "response_topic",
+    "CorrelationData": "correlation_data",
+    "SubscriptionIdentifier": "subscription_identifier",
+    "UserProperty": "user_property",
+}
+_PAHO_NAMES = {name: paho_name for paho_name, name in _NAMES.items()}
+
+
+class Version:
+    """The protocol version that a broker was found to speak, kept from one connection to the next."""
+
+    def __init__(self, wanted: str) -> None:
+        self.wanted = wanted
+        self.known: str | None = None
+
+    def to_try(self) -> tuple[str, ...]:
+        """Give the versions to try, in order."""
+        if self.known is not None:
+            return (self.known,)
+        return ("5", "3.1.1") if self.wanted == "5" else (self.wanted,)
+
+
+class AiomqttConnection(Connection):
+    """See ``core.transport.base.Connection``.
+
+    aiomqtt makes the network connection and CONNECT; messages do not go through its queue and iterator, which cost a task
+    each, but straight from paho's callback to the listener.
+    """
+
+    def __init__(self, options: ConnectOptions, version: Version, listener: Listener, number: int) -> None:
+        self._options = options
+        self._version = version
+        self._listener = listener
+        self._number = number
+        self._loop = asyncio.get_running_loop()
+        self._closed: asyncio.Future[Closure] = self._loop.create_future()
+        self._publishing: dict[int, asyncio.Future[None]] = {}
+        self._slots = asyncio.Semaphore(MOST_PUBLISHING)
+        self._client: aiomqtt.Client | None = None
+        self._paho: PahoClient | None = None
+        self._socket: Any = None
+        self._keep_alive: asyncio.Task[None] | None = None
+        self._connected = False
+        self._paused = False
+        self._progress = False
+        self._closing = False
+
+    # -- CONNECT -------------------------------------------------------------------------------------------------------
+
+    async def open(self) -> Connack:
+        """Connect, by MQTT 5 first and by 3.1.1 where the broker does not speak that."""
+        versions = self._version.to_try()
+        for last, version in zip(range(len(versions) - 1, -1, -1), versions, strict=True):
+            # A broker that does not know MQTT 5 may just say nothing, which must not cost the whole time.
+            timeout = self._options.connect_timeout if not last else min(self._options.connect_timeout, 3)
+            try:
+                connack = await self._open(version, timeout)
+            except (BrokerRefusedError, BrokerUnreachableError) as error:
+                self._release()
+                if not last or not _may_be_the_version(error):
+                    raise
+            except BaseException:
+                self._release()
+                raise
+            else:
+                self._version.known = version
+                self._slots = asyncio.Semaphore(min(connack.receive_maximum, MOST_PUBLISHING))
+                return connack
+        raise AssertionError("unreachable")
+
+    async def _open(self, version: str, timeout: float) -> Connack:
+        options = self._options
+        self._closed = self._loop.create_future()
+        answered: asyncio.Future[Connack] = self._loop.create_future()
+        client = self._client = aiomqtt.Client(
+            options.host,
+            options.port,
+            username=options.username,
+            password=options.password,
+            identifier=options.client_id,
+            protocol=aiomqtt.ProtocolVersion.V5 if version == "5" else aiomqtt.ProtocolVersion.V311,
+            clean_session=None if version == "5" else options.clean_start,
+            clean_start=options.clean_start if version == "5" else MQTT_CLEAN_START_FIRST_ONLY,
+            properties=self._connect_properties() if version == "5" else None,
+            transport="websockets" if options.websocket else "tcp",
+            websocket_path=options.path if options.websocket else None,
+            keepalive=options.keepalive,
+            timeout=timeout,
+            tls_context=_tls_context(options) if options.tls else None,
+            max_inflight_messages=65_535,
+            max_queued_outgoing_messages=0,
+        )
+        # The one private name of aiomqtt that is needed: its paho client. All that is called on that is public, but for
+        # two things said where they are done.
+        paho = self._paho = client._client  # noqa: SLF001
+        paho.manual_ack_set(on=True)
+        paho.on_message = self._on_message
+        paho.on_publish = self._on_publish
+        paho.on_socket_open = self._on_socket_open
+        paho.on_socket_close = self._on_socket_close
+        aiomqtt_on_connect, aiomqtt_on_disconnect = paho.on_connect, paho.on_disconnect
+
+        def on_connect(
+            paho: PahoClient, userdata: object, flags: ConnectFlags, code: ReasonCode, properties: Any = None
+        ) -> None:
+            if not code.is_failure and not answered.done():
+                connack = Connack(
+                    session_present=flags.session_present,
+                    version=version,
+                    receive_maximum=getattr(properties, "ReceiveMaximum", 65_535),
+                    maximum_packet_size=getattr(properties, "MaximumPacketSize", None),
+                )
+                answered.set_result(connack)
+                self._connected = True
+                self._listener.connected(connack)
+            cast("Any", aiomqtt_on_connect)(paho, userdata, flags, code, properties)
+
+        def on_disconnect(
+            paho: PahoClient, userdata: object, flags: DisconnectFlags, code: ReasonCode, properties: Any = None
+        ) -> None:
+            cast("Any", aiomqtt_on_disconnect)(paho, userdata, flags, code, properties)
+            from_broker = flags.is_disconnect_packet_from_server
+            reason = f"the broker says: {code}".lower() if from_broker else "the connection broke"
+            if not from_broker and str(code) == "Keep alive timeout":
+                reason = f"the broker did not answer a PINGREQ within {options.keepalive} s"
+            self._end(Closure(reason, code.value if from_broker else None))
+
+        paho.on_connect = on_connect
+        paho.on_disconnect = on_disconnect
+        entering = asyncio.ensure_future(client.__aenter__())
+        try:
+            await asyncio.wait({entering, cast("asyncio.Future[Any]", self._closed)}, return_when=asyncio.FIRST_COMPLETED)
+            if not entering.done():
+                raise BrokerUnreachableError(
+                    f"{options.address} closed the connection without an answer to CONNECT (MQTT {version})"
+                )
+            entering.result()
+        except MqttConnectError as error:
+            raise _refused(error, options) from None
+        except aiomqtt.MqttError as error:
+            raise _unreachable(error, options, version) from None
+        except OSError as error:
+            raise BrokerUnreachableError(f"{options.address} cannot be reached: {one_line(error)}") from None
+        finally:
+            if not entering.done():
+                entering.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await entering
+        return answered.result()
+
+    def _connect_properties(self) -> PahoProperties:
+        properties = PahoProperties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.ReceiveMaximum = self._options.receive_maximum
+        if not self._options.clean_start:
+            properties.SessionExpiryInterval = self._options.session_expiry
+        return properties
+
+    # -- the socket ----------------------------------------------------------------------------------------------------
+
+    def _on_socket_open(self, paho: PahoClient, userdata: object, sock: Any) -> None:
+        """Take note of the socket, in the thread that connects."""
+        self._loop.call_soon_threadsafe(self._begin, sock)
+
+    def _begin(self, sock: Any) -> None:
+        if sock.fileno() < 0:
+            return
+        self._socket = sock
+        self._loop.add_reader(sock.fileno(), self._read)
+        self._keep_alive = asyncio.create_task(self._keep_connection_alive(), name="mqtt keep alive")
+
+    def _on_socket_close(self, paho: PahoClient, userdata: object, sock: Any) -> None:
+        self._loop.remove_reader(sock.fileno())
+
+    def _read(self) -> None:
+        """Read packets until one read brings none: paho reads one at a time, and may hold more than the socket shows."""
+        paho = self._paho
+        assert paho is not None  # noqa: S101 - set before there is a socket
+        try:
+            for _ in range(READ_AT_ONCE):
+                self._progress = False
+                paho.loop_read()
+                if not self._progress or self._paused:
+                    return
+        except Exception as error:  # noqa: BLE001 - whatever a malformed packet makes paho raise ends this connection only
+            self._fail(f"a packet could not be read: {one_line(error)}")
+            return
+        # More may be decoded already, which the socket will not show (TLS, WebSocket).
+        self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not self._paused and not self._closed.done():
+            self._read()
+
+    async def _keep_connection_alive(self) -> None:
+        paho = self._paho
+        assert paho is not None  # noqa: S101 - set before there is a socket
+        while True:
+            await asyncio.sleep(min(1.0, self._options.keepalive / 4))
+            if self._paused:
+                # PINGREQ goes on, but its answer cannot be read now: paho must not wait for it (no public way to say so).
+                paho._ping_t = 0.0  # noqa: SLF001
+            elif self._options.websocket:
+                self._read_on()
+            if paho.loop_misc() != MQTT_ERR_SUCCESS:
+                self._fail("the connection broke")
+                return
+
+    def pause_reading(self) -> None:
+        """Remove the socket from the event loop's readers."""
+        if not self._paused and not self._closed.done() and self._socket is not None:
+            self._paused = True
+            if self._socket.fileno() >= 0:
+                self._loop.remove_reader(self._socket.fileno())
+
+    def resume_reading(self) -> None:
+        """Add the socket to the event loop's readers again."""
+        if self._paused:
+            self._paused = False
+            if not self._closed.done() and self._socket.fileno() >= 0:
+                self._loop.add_reader(self._socket.fileno(), self._read)
+                self._loop.call_soon(self._read_on)
+
+    # -- what comes in -------------------------------------------------------------------------------------------------
+
+    def _on_message(self, paho: PahoClient, userdata: object, message: MQTTMessage) -> None:
+        self._progress = True
+        properties = message.properties
+        self._listener.receive(
+            Message(
+                message.topic,
+                cast("bytes", message.payload),
+                message.qos,
+                message.mid if message.qos else 0,
+                self._number,
+                None if properties is None else _properties(properties),
+                retain=message.retain,
+                dup=message.dup,
+            )
+        )
+
+    def _on_publish(self, paho: PahoClient, userdata: object, mid: int, code: ReasonCode, properties: object) -> None:
+        self._progress = True
+        waiting = self._publishing.pop(mid, None)
+        if waiting is None or waiting.done():
+            return
+        if code.is_failure:
+            waiting.set_exception(BrokerRefusedError(f"the broker refused the message: {code}", code.value))
+        else:
+            waiting.set_result(None)
+
+    def _fail(self, reason: str) -> None:
+        self._end(Closure(reason))
+        self._release()
+
+    def _end(self, closure: Closure) -> None:
+        if self._closed.done():
+            return
+        self._closed.set_result(closure)
+        if self._connected:
+            self._listener.disconnected()
+        for waiting in self._publishing.values():
+            if not waiting.done():
+                waiting.set_exception(ConnectionLostError(closure.reason))
+        self._publishing.clear()
+
+    # -- what goes out -------------------------------------------------------------------------------------------------
+
+    async def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
+        """Subscribe in one packet."""
+        client, paho = self._client, self._paho
+        assert client is not None  # noqa: S101 - open() came before
+        assert paho is not None  # noqa: S101
+        if self._version.known == "5":
+            topics: Any = [
+                # Retained messages only for new subscriptions, not again on each reconnect (MQTT 5, 3.8.3.1).
+                (s.topic_filter, SubscribeOptions(qos=s.qos, retainAsPublished=True, retainHandling=1))
+                for s in subscriptions
+            ]
+        else:
+            topics = [(s.topic_filter, s.qos) for s in subscriptions]
+        codes = await self._or_lost(client.subscribe(topics, timeout=self._options.connect_timeout))
+        refused = {
+            s.topic_filter: str(code)
+            for s, code in zip(subscriptions, codes, strict=False)
+            if (code.value if hasattr(code, "value") else code) >= 0x80
+        }
+        if refused:
+            named = ", ".join(f"{topic_filter} ({reason})" for topic_filter, reason in refused.items())
+            raise BrokerRefusedError(f"the broker refused subscriptions, no message comes for them: {named}", 0x80)
+
+    async def unsubscribe(self, topic_filters: Sequence[str]) -> None:
+        """Unsubscribe in one packet."""
+        assert self._client is not None  # noqa: S101 - open() came before
+        await self._or_lost(self._client.unsubscribe(list(topic_filters), timeout=self._options.connect_timeout))
+
+    async def _or_lost(self, call: Any) -> Any:
+        """Await ``call``. Raises ConnectionLostError should the connection end meanwhile."""
+        task = asyncio.ensure_future(call)
+        try:
+            await asyncio.wait([task, self._closed], return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise ConnectionLostError(self._closed.result().reason)
+            return task.result()
+        except aiomqtt.MqttError as error:
+            raise ConnectionLostError(one_line(error, name=False)) from None
+        finally:
+            task.cancel()
+
+    async def publish(
+        self, topic: str, body: bytes, *, qos: int = 0, retain: bool = False, properties: Properties | None = None
+    ) -> None:
+        """Publish, with a bounded number of messages under way."""
+        async with self._slots:
+            if self._closed.done() or self._paho is None:
+                raise ConnectionLostError("the connection is closed")
+            told = _paho_properties(properties) if properties and self._version.known == "5" else None
+            info = self._paho.publish(topic, body, qos, retain, told)
+            if info.rc != MQTT_ERR_SUCCESS:
+                raise ConnectionLostError("the connection broke")
+            waiting = self._publishing[info.mid] = self._loop.create_future()
+            try:
+                await waiting
+            finally:
+                self._publishing.pop(info.mid, None)
+
+    def acknowledge(self, packet_ids: Sequence[int]) -> None:
+        """Send the PUBACKs in one write."""
+        if not packet_ids or self._closed.done() or self._paho is None or self._closing:
+            return
+        # paho's public ack() sends one packet a write. PUBACK with reason code 0 has this form in MQTT 3.1.1 and 5.
+        packets = b"".join(b"\x40\x02" + packet_id.to_bytes(2, "big") for packet_id in packet_ids)
+        self._paho._packet_queue(PUBACK, packets, 0, 0)  # noqa: SLF001
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    async def closed(self) -> Closure:
+        """Wait for the end."""
+        return await asyncio.shield(self._closed)
+
+    async def close(self) -> None:
+        """Send what waits, DISCONNECT, and release the socket."""
+        self._closing = True
+        if self._connected and not self._closed.done() and self._paho is not None:
+            self._paho.disconnect()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(5):
+                    await self.closed()
+        self._end(Closure("closed"))
+        self._release()
+
+    def _release(self) -> None:
+        """Close the socket, whatever state it is in."""
+        if self._keep_alive is not None:
+            self._keep_alive.cancel()
+            self._keep_alive = None
+        sock, self._socket = self._socket or (self._paho.socket() if self._paho is not None else None), None
+        if sock is not None and sock.fileno() >= 0:
+            self._loop.remove_reader(sock.fileno())
+            self._loop.remove_writer(sock.fileno())
+            sock.close()
+
+
+def _tls_context(options: ConnectOptions) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=options.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(f"MQTT_CA_FILE={options.ca_file}: {one_line(error)}") from None
+    if not options.tls_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if options.cert_file is not None:
+        try:
+            context.load_cert_chain(options.cert_file, options.key_file, options.key_password or "")
+        except (OSError, ssl.SSLError) as error:
+            raise SettingsError(f"MQTT_CERT_FILE={options.cert_file} with its key: {one_line(error)}") from None
+    return context
+
+
+def _may_be_the_version(error: TransportError) -> bool:
+    """Say whether ``error`` may come from a broker that does not speak MQTT 5: said so, or no answer at all."""
+    if isinstance(error, BrokerRefusedError):
+        # 3.1.1 brokers answer with their own code 1, "unacceptable protocol version".
+        return error.reason_code in {UNSUPPORTED_VERSION, 1}
+    return "answer to CONNECT" in str(error)
+
+
+def _refused(error: MqttConnectError, options: ConnectOptions) -> BrokerRefusedError:
+    code = getattr(error.rc, "value", error.rc)
+    number = code if isinstance(code, int) else 0x80
+    reason = str(error.rc).lower()
+    hint = ""
+    if number in {4, 5, 0x86, 0x87}:
+        user = f"user {options.username!r}" if options.username else "no user name"
+        hint = f" ({user}; see user and password in MQTT_URL)"
+    return BrokerRefusedError(f"{options.address} refused the connection: {reason}{hint}", number)
+
+
+def _unreachable(error: aiomqtt.MqttError, options: ConnectOptions, version: str) -> BrokerUnreachableError:
+    text = one_line(error, name=False)
+    if "timed out" in text and "Operation" in text:
+        text = f"no answer to CONNECT (MQTT {version})"
+    return BrokerUnreachableError(f"{options.address} cannot be reached: {text}")
+
+
+def _properties(properties: PahoProperties) -> Properties | None:
+    """Give paho's properties under the specification's names; paho keeps each one set as an attribute of its name."""
+    found: dict[str, Any] = {_NAMES[name]: value for name, value in vars(properties).items() if name in _NAMES}
+    return cast("Properties", found) if found else None
+
+
+def _paho_properties(properties: Properties) -> PahoProperties:
+    told = PahoProperties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    for name, value in properties.items():
+        if name == "user_property":
+            told.UserProperty = [tuple(pair) for pair in cast("Any", value)]
+        elif name in _PAHO_NAMES and name != "subscription_identifier":
+            setattr(told, _PAHO_NAMES[name], value)
+        else:
+            raise ValueError(f"a message has no property {name!r} that can be set; there are {', '.join(_PAHO_NAMES)}")
+    return told

@@ -1,0 +1,210 @@
+"""A broker in memory, for tests of application logic: the same contract as the real ones, no network."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from itertools import count
+from typing import TYPE_CHECKING
+
+from core.errors import BrokerUnreachableError, ConnectionLostError
+from core.message import Message
+from core.topics import check_filter, check_topic, matches
+from core.transport.base import Closure, Connack, Connection
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from core.message import Properties
+    from core.transport.base import Connect, Listener, Subscription
+
+MOST_REMEMBERED = 10_000
+
+
+class _MemorySession:
+    """What the broker keeps of one client: its subscriptions, and what it has not acknowledged."""
+
+    def __init__(self, receive_maximum: int) -> None:
+        self.subscriptions: dict[str, int] = {}
+        self.waiting: deque[Message] = deque()
+        self.unacknowledged: dict[int, Message] = {}
+        self.receive_maximum = receive_maximum
+        self.packet_ids = count(1)
+        self.connection: MemoryConnection | None = None
+
+
+class MemoryBroker:
+    """Takes publications and hands them to the connections subscribed to them.
+
+    It keeps sessions, sends what is unacknowledged again in order with DUP set, honours the client's Receive Maximum,
+    keeps retained messages, and gives one copy to a client whose filters overlap. ``published`` holds the latest 10,000
+    messages that clients published.
+    """
+
+    def __init__(self) -> None:
+        self.published: deque[Message] = deque(maxlen=MOST_REMEMBERED)
+        self.acknowledged: deque[int] = deque(maxlen=MOST_REMEMBERED)
+        self.up = True
+        self._sessions: dict[str, _MemorySession] = {}
+        self._retained: dict[str, Message] = {}
+
+    def connector(self, client_id: str, *, clean_start: bool = False, receive_maximum: int = 65_535) -> Connect:
+        """Give what makes connections of the client ``client_id`` to this broker."""
+
+        def connect(listener: Listener, number: int) -> Connection:
+            if clean_start:
+                self._sessions.pop(client_id, None)
+            return MemoryConnection(self, client_id, receive_maximum, listener, number)
+
+        return connect
+
+    def publish(
+        self, topic: str, body: bytes, *, qos: int = 0, retain: bool = False, properties: Properties | None = None
+    ) -> None:
+        """Publish from outside, as a device would."""
+        check_topic(topic)
+        if retain and body:
+            self._retained[topic] = Message(topic, body, qos, 0, 0, properties, retain=True)
+        elif retain:
+            self._retained.pop(topic, None)
+        for session in self._sessions.values():
+            granted = [own for own_filter, own in session.subscriptions.items() if matches(own_filter, topic)]
+            if granted:
+                self._give(session, Message(topic, body, min(qos, max(granted)), 0, 0, properties))
+
+    def drop_connections(self) -> None:
+        """Cut all connections, as a broken network does."""
+        for session in self._sessions.values():
+            if session.connection is not None:
+                session.connection.drop("the connection broke")
+
+    def session(self, client_id: str, receive_maximum: int) -> tuple[_MemorySession, bool]:
+        """Give the session of ``client_id``, and whether there was one."""
+        found = self._sessions.get(client_id)
+        if found is None:
+            found = self._sessions[client_id] = _MemorySession(receive_maximum)
+            return found, False
+        return found, True
+
+    def subscribe(self, session: _MemorySession, subscription: Subscription) -> None:
+        """Subscribe, and give the retained messages if the subscription is new."""
+        check_filter(subscription.topic_filter)
+        new = subscription.topic_filter not in session.subscriptions
+        session.subscriptions[subscription.topic_filter] = subscription.qos
+        for message in list(self._retained.values()) if new else ():
+            if matches(subscription.topic_filter, message.topic):
+                qos = min(message.qos, subscription.qos)
+                self._give(session, Message(message.topic, message.body, qos, 0, 0, message.properties, retain=True))
+
+    def _give(self, session: _MemorySession, message: Message) -> None:
+        if message.qos or session.connection is not None:
+            session.waiting.append(message)
+            self.deliver(session)
+
+    def deliver(self, session: _MemorySession) -> None:
+        """Hand over what waits for ``session``, as far as its connection takes it."""
+        connection = session.connection
+        while connection is not None and connection.reading and session.waiting:
+            if session.waiting[0].qos and len(session.unacknowledged) >= session.receive_maximum:
+                return
+            message = session.waiting.popleft()
+            message.connection = connection.number
+            if message.qos:
+                message.packet_id = (next(session.packet_ids) - 1) % 65_535 + 1
+                session.unacknowledged[message.packet_id] = message
+            connection.listener.receive(message)
+
+
+class MemoryConnection(Connection):
+    """A connection to a MemoryBroker."""
+
+    def __init__(self, broker: MemoryBroker, client_id: str, receive_maximum: int, listener: Listener, number: int) -> None:
+        self.listener = listener
+        self.number = number
+        self.reading = True
+        self._broker = broker
+        self._client_id = client_id
+        self._receive_maximum = receive_maximum
+        self._session: _MemorySession | None = None
+        self._closed: asyncio.Future[Closure] = asyncio.get_running_loop().create_future()
+
+    async def open(self) -> Connack:
+        """Connect; another connection of the same client identifier is cut."""
+        if not self._broker.up:
+            raise BrokerUnreachableError("the broker in memory is down")
+        session, present = self._broker.session(self._client_id, self._receive_maximum)
+        if session.connection is not None:
+            session.connection.drop("session taken over", 0x8E)
+        self._session = session
+        session.connection = self
+        connack = Connack(session_present=present, version="5")
+        self.listener.connected(connack)
+        again = list(session.unacknowledged.items())
+        for packet_id, message in again:
+            redelivered = Message(
+                message.topic, message.body, message.qos, packet_id, self.number, message.properties, dup=True
+            )
+            session.unacknowledged[packet_id] = redelivered
+            self.listener.receive(redelivered)
+        self._broker.deliver(session)
+        return connack
+
+    def _standing(self) -> _MemorySession:
+        if self._session is None or self._closed.done():
+            raise ConnectionLostError("the connection is closed")
+        return self._session
+
+    async def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
+        """Subscribe."""
+        for subscription in subscriptions:
+            self._broker.subscribe(self._standing(), subscription)
+
+    async def unsubscribe(self, topic_filters: Sequence[str]) -> None:
+        """Unsubscribe."""
+        for topic_filter in topic_filters:
+            self._standing().subscriptions.pop(topic_filter, None)
+
+    async def publish(
+        self, topic: str, body: bytes, *, qos: int = 0, retain: bool = False, properties: Properties | None = None
+    ) -> None:
+        """Publish."""
+        self._standing()
+        self._broker.published.append(Message(topic, body, qos, 0, 0, properties, retain=retain))
+        self._broker.publish(topic, body, qos=qos, retain=retain, properties=properties)
+
+    def acknowledge(self, packet_ids: Sequence[int]) -> None:
+        """Forget the messages, and take more."""
+        if self._session is None or self._closed.done():
+            return
+        for packet_id in packet_ids:
+            self._session.unacknowledged.pop(packet_id, None)
+            self._broker.acknowledged.append(packet_id)
+        self._broker.deliver(self._session)
+
+    def pause_reading(self) -> None:
+        """Take no more for now."""
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        """Take again."""
+        self.reading = True
+        if self._session is not None and not self._closed.done():
+            self._broker.deliver(self._session)
+
+    def drop(self, reason: str, reason_code: int | None = None) -> None:
+        """End the connection from the broker's side."""
+        if self._closed.done():
+            return
+        self._closed.set_result(Closure(reason, reason_code))
+        if self._session is not None:
+            if self._session.connection is self:
+                self._session.connection = None
+            self.listener.disconnected()
+
+    async def closed(self) -> Closure:
+        """Wait for the end."""
+        return await asyncio.shield(self._closed)
+
+    async def close(self) -> None:
+        """Disconnect; the broker keeps the session."""
+        self.drop("closed")

@@ -1,0 +1,104 @@
+"""How to connect to a broker: everything in one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from core.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443, "embedded": 1883}
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectOptions:
+    """What CONNECT and the network connection need.
+
+    ``version`` "5" falls back to 3.1.1 where the broker refuses it. Times are in seconds. ``clean_start`` begins a new
+    session (MQTT 5, 3.1.2.4); ``session_expiry`` is how long the broker keeps it after the connection ended. Files are
+    PEM; without ``ca_file`` the system's authorities are trusted.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    path: str = "/mqtt"
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    client_id: str = ""
+    version: str = "5"
+    clean_start: bool = False
+    session_expiry: int = 86_400
+    keepalive: int = 60
+    receive_maximum: int = 1000
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    key_password: str | None = field(default=None, repr=False)
+    tls_verify: bool = True
+    connect_timeout: float = 10
+
+    @property
+    def tls(self) -> bool:
+        """Whether the connection is encrypted."""
+        return self.scheme in {"mqtts", "wss"}
+
+    @property
+    def websocket(self) -> bool:
+        """Whether MQTT is carried by WebSocket."""
+        return self.scheme in {"ws", "wss"}
+
+    @property
+    def address(self) -> str:
+        """The broker's address for people, without credentials."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        scheme = "mqtt" if self.scheme == "embedded" else self.scheme
+        return f"{scheme}://{host}:{self.port}" + (self.path if self.websocket else "")
+
+
+def parse_url(url: str) -> ConnectOptions:
+    """Give the options that an MQTT_URL holds; credentials in it are percent-encoded. Raises SettingsError."""
+    shown = mask(url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise SettingsError(f"MQTT_URL={shown}: {error}; write for instance mqtt://user:pass@host:1883") from None
+    if parts.scheme not in PORTS:
+        raise SettingsError(
+            f"MQTT_URL={shown}: the scheme {parts.scheme!r} is none of {', '.join(PORTS)}; write for instance "
+            "mqtt://user:pass@host:1883"
+        )
+    if not parts.hostname:
+        raise SettingsError(f"MQTT_URL={shown}: it names no host; write for instance mqtt://user:pass@host:1883")
+    if parts.query or parts.fragment or (parts.path.strip("/") and parts.scheme not in {"ws", "wss"}):
+        raise SettingsError(
+            f"MQTT_URL={shown}: nothing may stand behind host and port, except a path with ws and wss; percent-encode "
+            "special characters of user and password"
+        )
+    if port == 0:
+        raise SettingsError(f"MQTT_URL={shown}: port 0 is none; ports are 1 to 65535")
+    return ConnectOptions(
+        scheme=parts.scheme,
+        host=parts.hostname,
+        port=port or PORTS[parts.scheme],
+        path=parts.path or "/mqtt",
+        username=unquote(parts.username) if parts.username else None,
+        password=unquote(parts.password) if parts.password else None,
+    )
+
+
+def mask(url: str) -> str:
+    """Give ``url`` without its password, whatever else may be wrong with it."""
+    scheme, found, rest = url.partition("://")
+    if not found:
+        scheme, rest = "", url
+    credentials, at, host = rest.rpartition("@")
+    if not at:
+        return url
+    user = credentials.partition(":")[0]
+    return f"{scheme}{found}{user}:***@{host}" if ":" in credentials else url

@@ -1,0 +1,192 @@
+"""A session with a broker, kept over any number of network connections."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from core.errors import BrokerRefusedError, ConnectionLostError, SessionTakenOverError, TransportError, one_line
+from core.transport.base import SESSION_TAKEN_OVER, Closure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from core.message import Message, Properties
+    from core.transport.base import Connack, Connect, Connection, Listener, Subscription
+
+log = logging.getLogger("routemq.transport")
+
+FIRST = 0.5
+FACTOR = 2.0
+MOST = 30.0
+REMIND_EVERY = 60.0
+
+
+class Session:
+    """Keeps one connection to the broker: reconnects for ever, with growing, jittered pauses (0.5 s to 30 s).
+
+    ``address`` names the broker in the log. What is subscribed is told to the broker on the first connection, and again
+    on each later one on which it has lost the session. The log has one line when the connection is down, one a minute
+    while it stays so or when the reason changes, and one when it is back.
+    """
+
+    def __init__(self, connect: Connect, address: str, subscriptions: Sequence[Subscription] = ()) -> None:
+        self._connect = connect
+        self._address = address
+        self._subscriptions = tuple(subscriptions)
+        self._listener: Listener | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._latest: Connection | None = None
+        self._connection: Connection | None = None
+        self._number = 0
+        self._paused = False
+        self._stopping = False
+        self._changed = asyncio.Event()
+        self._down_since: float | None = None
+        self._told_at = 0.0
+        self._told = ""
+        self.connack: Connack | None = None
+
+    # -- the connection ------------------------------------------------------------------------------------------------
+
+    def start(self, listener: Listener) -> asyncio.Task[None]:
+        """Begin to connect; give the task, which ends only with ``stop`` or a SessionTakenOverError."""
+        self._listener = listener
+        self._task = asyncio.create_task(self._keep(listener), name="broker session")
+        return self._task
+
+    async def connected(self) -> None:
+        """Wait until a connection stands and what is to be subscribed is."""
+        while self._connection is None:
+            await self._changed.wait()
+
+    async def stop(self) -> None:
+        """Disconnect and keep the session: nothing is unsubscribed, so that the broker collects what comes meanwhile."""
+        self._stopping = True
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _keep(self, listener: Listener) -> None:
+        pause = FIRST
+        subscribed = False
+        while not self._stopping:
+            self._number += 1
+            # Messages can come, and be dealt with, before CONNECT's caller runs again: acknowledgements go here.
+            connection = self._latest = self._connect(listener, self._number)
+            held = 0.0
+            try:
+                connack = await connection.open()
+                began = monotonic()
+                if not (subscribed and connack.session_present):
+                    await self._subscribe(connection)
+                    subscribed = True
+                if self._paused:
+                    connection.pause_reading()
+                self._stands(connection, connack)
+                closure = await connection.closed()
+                held = monotonic() - began
+                self._ended()
+                if self._stopping:
+                    return
+                if closure.reason_code == SESSION_TAKEN_OVER:
+                    raise SessionTakenOverError(  # noqa: TRY301 - ends the task, whose caller is told
+                        f"another client took over the session at {self._address}: it has the same client identifier; "
+                        "give each worker an MQTT_CLIENT_ID of its own"
+                    )
+                self._tell_down(f"connection to {self._address} lost", closure)
+            except SessionTakenOverError:
+                raise
+            except TransportError as error:
+                self._ended()
+                self._tell_down(f"no connection to {self._address}", Closure(one_line(error, name=False)))
+            finally:
+                # A task that is cancelled leaves no socket behind.
+                await asyncio.shield(connection.close())
+            if held > MOST:
+                pause = FIRST
+            await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads load, guards nothing
+            pause = FIRST if held > MOST else min(pause * FACTOR, MOST)
+
+    async def _subscribe(self, connection: Connection) -> None:
+        if not self._subscriptions:
+            return
+        try:
+            await connection.subscribe(self._subscriptions)
+        except BrokerRefusedError as error:
+            # The filters that it did accept go on.
+            log.error("%s", error)  # noqa: TRY400 - the error says it all
+
+    def _stands(self, connection: Connection, connack: Connack) -> None:
+        self._connection = connection
+        self.connack = connack
+        if self._down_since is not None:
+            log.warning("connected again to %s after %.1f s", self._address, monotonic() - self._down_since)
+        self._down_since = None
+        self._told = ""
+        self._changed.set()
+        self._changed.clear()
+
+    def _ended(self) -> None:
+        self._connection = None
+
+    def _tell_down(self, what: str, closure: Closure) -> None:
+        now = monotonic()
+        if self._down_since is None:
+            self._down_since = now
+            log.error("%s: %s; trying again until it answers", what, closure.reason)
+        elif closure.reason != self._told or now - self._told_at >= REMIND_EVERY:
+            log.error("still %s after %.0f s: %s", what, now - self._down_since, closure.reason)
+        else:
+            return
+        self._told, self._told_at = closure.reason, now
+
+    # -- for the consumer ----------------------------------------------------------------------------------------------
+
+    def acknowledge(self, messages: Sequence[Message]) -> None:
+        """Acknowledge those of ``messages`` that came in on the present connection, in order."""
+        if self._latest is not None:
+            number = self._number
+            self._latest.acknowledge([message.packet_id for message in messages if message.connection == number])
+
+    def pause_reading(self) -> None:
+        """Stop reading, on later connections too."""
+        self._paused = True
+        if self._connection is not None:
+            self._connection.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        self._paused = False
+        if self._connection is not None:
+            self._connection.resume_reading()
+
+    async def publish(
+        self, topic: str, body: bytes, *, qos: int = 0, retain: bool = False, properties: Properties | None = None
+    ) -> None:
+        """Publish, waiting for a connection where there is none.
+
+        At QoS 1 it is sent again on the next connection until the broker has acknowledged it; at QoS 0 it is sent once.
+        Raises BrokerRefusedError.
+        """
+        while True:
+            await self.connected()
+            connection = self._connection
+            if connection is None:
+                continue
+            try:
+                await connection.publish(topic, body, qos=qos, retain=retain, properties=properties)
+            except ConnectionLostError:
+                if qos == 0:
+                    return
+                # The connection is told of before this one notices: wait for the next, not for this one again.
+                if self._connection is connection:
+                    await asyncio.sleep(0.01)
+            else:
+                return
