@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from core.delivery.delivery import Delivery
 from core.delivery.order import Lanes
-from core.errors import NoRouteError
+from core.errors import MessageError, NoRouteError, one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from core.delivery.acknowledge import Acknowledgements
     from core.delivery.dispatch import Dispatch
     from core.delivery.ledger import Ledger
@@ -42,13 +44,20 @@ class Consumer:
     """
 
     def __init__(
-        self, router: Router, ledger: Ledger, acknowledgements: Acknowledgements, dispatch: Dispatch, limit: int
+        self,
+        router: Router,
+        ledger: Ledger,
+        acknowledgements: Acknowledgements,
+        dispatch: Dispatch,
+        reading: Reading,
+        limit: int,
     ) -> None:
         self._match = router.match
         self._ledger = ledger
         self._acknowledgements = acknowledgements
         self._dispatch = dispatch
         self._lanes = Lanes(self._deliver)
+        self._reading = reading
         self._limit = limit
         self._low = limit - max(limit // 8, 1)
         self._bytes = 0
@@ -56,7 +65,6 @@ class Consumer:
         self._stopping = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self.reading: Reading | None = None
 
     # -- told by the session -------------------------------------------------------------------------------------------
 
@@ -71,15 +79,7 @@ class Consumer:
         if message.qos and self._acknowledgements.rejoin(message):
             ledger.deduplicated += 1
             return
-        try:
-            match = self._match(message.topic)
-        except NoRouteError as error:
-            delivery = Delivery(message, None, {}, error)
-            key: object = message.topic
-        else:
-            route = match.route
-            delivery = Delivery(message, route, match.params)
-            key = message.topic
+        delivery, key = self._accept(message)
         ledger.in_hand += 1
         if ledger.in_hand == 1:
             self._idle.clear()
@@ -91,6 +91,18 @@ class Consumer:
         self._lanes.put(key, delivery)
         if ledger.in_hand > self._limit or self._bytes > MOST_BYTES:
             self._pause()
+
+    def _accept(self, message: Message) -> tuple[Delivery, Hashable]:
+        """Give ``message`` with the route that takes it, and its ordering key."""
+        try:
+            route, params = self._match(message.topic)
+        except NoRouteError as error:
+            return Delivery(message, None, {}, error), message.topic
+        try:
+            return Delivery(message, route, params), route.key(message, params)
+        except Exception as error:  # noqa: BLE001 - a user's callable; what it raises costs this message alone
+            refused = MessageError(f"order_by of the route raised {one_line(error)}")
+            return Delivery(message, route, params, refused), message.topic
 
     def connected(self, connack: Connack) -> None:
         """Take note of a new connection."""
@@ -113,14 +125,14 @@ class Consumer:
             self._idle.set()
 
     def _pause(self) -> None:
-        if not self._paused and self.reading is not None:
+        if not self._paused:
             self._paused = True
-            self.reading.pause_reading()
+            self._reading.pause_reading()
 
     def _resume(self) -> None:
-        if self._paused and not self._stopping and self.reading is not None:
+        if self._paused and not self._stopping:
             self._paused = False
-            self.reading.resume_reading()
+            self._reading.resume_reading()
 
     # -- stop ----------------------------------------------------------------------------------------------------------
 

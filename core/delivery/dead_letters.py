@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import os
 import traceback
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sqlalchemy import insert
+from sqlalchemy import delete, insert, select
 
 from core.delivery.tables import dead_letters
 from core.errors import one_line
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from core.delivery.delivery import Delivery
+
+log = logging.getLogger("routemq.delivery")
 
 MOST_TRACEBACK = 20_000
 
@@ -79,15 +82,30 @@ class DeadLetters(Protocol):
 
 
 class DeadLetterTable:
-    """Dead letters in the table ``routemq_dead_letters``; ``begin`` opens a transaction that commits at its end."""
+    """Dead letters in the table ``routemq_dead_letters``; ``begin`` opens a transaction that commits at its end.
 
-    def __init__(self, begin: Callable[[], AbstractAsyncContextManager[AsyncConnection]]) -> None:
+    About ``most`` are kept: now and then the oldest beyond that are deleted, which is told in the log.
+    """
+
+    def __init__(self, begin: Callable[[], AbstractAsyncContextManager[AsyncConnection]], most: int) -> None:
         self._begin = begin
+        self._most = most
+        self._trim_every = max(most // 100, 1)
+        self._added = 0
 
     async def add(self, dead_letter: DeadLetter) -> None:
         """Store ``dead_letter`` and commit."""
         async with self._begin() as connection:
             await connection.execute(insert(dead_letters).values(asdict(dead_letter)))
+            if self._added % self._trim_every == 0:
+                await self._trim(connection)
+        self._added += 1
+
+    async def _trim(self, connection: AsyncConnection) -> None:
+        oldest = select(dead_letters.c.id).order_by(dead_letters.c.id.desc()).offset(self._most - 1).limit(1)
+        gone = await connection.execute(delete(dead_letters).where(dead_letters.c.id < oldest.scalar_subquery()))
+        if gone.rowcount:
+            log.warning("%d dead letters deleted, the oldest: more than DEAD_LETTER_MAX=%d", gone.rowcount, self._most)
 
 
 class DeadLetterFile:

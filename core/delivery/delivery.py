@@ -5,21 +5,35 @@ from __future__ import annotations
 from time import time
 from typing import TYPE_CHECKING, Any
 
+from core.context import new_message_id
+
 if TYPE_CHECKING:
     from core.errors import MessageError
     from core.message import Message
-    from core.router import Route
+    from core.route import Route
 
 
 class Delivery:
     """A message in hand: what it is, which route takes it, how often it ran, and whether it has its end.
 
-    ``refused`` is set for a message that no route takes; such a one has no route. ``message`` is exchanged for the
+    ``refused`` is set for a message that is not to be run: no route takes it, or its ordering key cannot be made.
+    ``message`` is exchanged for the
     redelivered one when the connection was lost meanwhile, so that its acknowledgement goes out on the new connection.
     ``first_at`` is the time of receipt, in seconds since the epoch.
     """
 
-    __slots__ = ("again", "attempt", "error", "first_at", "message", "params", "refused", "route", "settled", "timed_out")
+    __slots__ = (
+        "again",
+        "attempt",
+        "first_at",
+        "message",
+        "message_id",
+        "params",
+        "refused",
+        "route",
+        "settled",
+        "timed_out",
+    )
 
     def __init__(
         self,
@@ -34,7 +48,7 @@ class Delivery:
         self.refused = refused
         self.attempt = 0
         self.again = 0
-        self.error: BaseException | None = None
         self.first_at = time()
+        self.message_id = new_message_id()
         self.settled = False
         self.timed_out = False

@@ -84,11 +84,21 @@ class Dispatch:
     async def _run(self, delivery: Delivery) -> BaseException | None:
         """Run the handler once and give what it raised, or None."""
         route = delivery.route
-        if route is None:
+        if delivery.refused is not None or route is None:
             return delivery.refused
         run = self._deadlines.begin(delivery, route.options.timeout or self._timeout)
         try:
-            await route.call(build(delivery.message, route, delivery.params, delivery.attempt, self._publish))
+            await route.call(
+                build(
+                    delivery.message,
+                    route,
+                    delivery.params,
+                    delivery.first_at,
+                    delivery.message_id,
+                    delivery.attempt,
+                    self._publish,
+                )
+            )
         except asyncio.CancelledError as error:
             if delivery.timed_out:
                 return HandlerTimeoutError(f"the handler did not return within {run.timeout:g} s and was cut off")
@@ -128,7 +138,7 @@ class Dispatch:
         while True:
             try:
                 await self._dead_letters.add(dead_letter)
-            except Exception as refusal:  # noqa: BLE001 - whatever the storage raises, the message is not lost
+            except Exception as refusal:
                 if fault_of(refusal) is not Fault.MESSAGE:
                     await self._outage.sit_out(delivery, refusal)
                     continue

@@ -8,9 +8,7 @@ from core.message import Message
 
 
 def received(acknowledgements, *packet_ids, connection=1):
-    deliveries = [
-        Delivery(Message(f"t/{packet_id}", b"x", 1, packet_id, connection), None, {}) for packet_id in packet_ids
-    ]
+    deliveries = [Delivery(Message(f"t/{packet_id}", b"x", 1, packet_id, connection), None, {}) for packet_id in packet_ids]
     for delivery in deliveries:
         acknowledgements.expect(delivery)
     return deliveries

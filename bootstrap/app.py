@@ -1,0 +1,228 @@
+"""The application: put together, started and stopped in one place."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import pkgutil
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bootstrap.status import StatusLine, start_block
+from core.database import ambient
+from core.database.fault import Fault, fault_of
+from core.delivery.acknowledge import Acknowledgements
+from core.delivery.consumer import Consumer
+from core.delivery.dead_letters import DeadLetterFile, DeadLetterTable
+from core.delivery.dispatch import Dispatch
+from core.delivery.ledger import Ledger
+from core.delivery.tables import metadata
+from core.discovery import discover
+from core.errors import SessionTakenOverError, StartError, one_line
+from core.model import Base, Model
+from core.publisher import Publisher
+from core.retry import Retry
+from core.transport.connect import connector
+from core.transport.embedded import EmbeddedBroker
+from core.transport.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
+    from config.settings import Settings
+    from core.router import Router
+
+log = logging.getLogger("routemq")
+
+DEAD_LETTER_FILE = Path("storage/dead_letters.jsonl")
+DATABASE_FIRST_PAUSE = 0.5
+DATABASE_MOST_PAUSE = 10.0
+
+
+class Application:
+    """One worker: a session with the broker, the consumer behind it, and a database.
+
+    ``start`` returns when all of it stands, but for the connection to the broker, which is tried for ever. ``stop`` takes
+    nothing in any more, finishes what is in hand, and lets go of everything in the opposite order.
+    """
+
+    def __init__(self, settings: Settings, router: Router, say: Callable[[str], None] = print) -> None:
+        self.settings = settings
+        self.router = router
+        self.ledger = Ledger()
+        self._say = say
+        self._broker: EmbeddedBroker | None = None
+        self._session: Session | None = None
+        self._publisher: Publisher | None = None
+        self._consumer: Consumer | None = None
+        self._status: StatusLine | None = None
+
+    async def start(self) -> asyncio.Task[None]:
+        """Start; give the session's task, which ends by itself only with a SessionTakenOverError. Raises StartError."""
+        settings = self.settings
+        self.router.freeze()
+        await self._start_database()
+        options = settings.connect_options()
+        if options.scheme == "embedded":
+            self._broker = EmbeddedBroker(options)
+            options = await self._broker.start()
+
+        session = self._session = Session(connector(options), options.address, self.router.subscriptions())
+        publishing = replace(options, client_id=f"{options.client_id}-p", clean_start=True)
+        publisher = self._publisher = Publisher(connector(publishing), options.address)
+        acknowledgements = Acknowledgements(session.acknowledge)
+        file = DeadLetterFile(DEAD_LETTER_FILE)
+        dispatch = Dispatch(
+            self.ledger,
+            acknowledgements,
+            DeadLetterTable(ambient.database().begin, settings.dead_letter_max) if Model._is_enabled else file,
+            file,
+            publisher.publish,
+            options.client_id,
+            Retry(settings.retry_attempts, settings.retry_first, settings.retry_factor, settings.retry_most),
+            settings.handler_timeout,
+        )
+        self._consumer = Consumer(
+            self.router, self.ledger, acknowledgements, dispatch, session, settings.mqtt_receive_maximum
+        )
+        self._say(start_block(settings, options, self._broker, self.router))
+        self._status = StatusLine(self.ledger, log.info, dispatch.failures.flush)
+        self._status.start()
+        return session.start(self._consumer)
+
+    async def _start_database(self) -> None:
+        settings = self.settings
+        Model.configure(
+            settings.database_url,
+            pool_size=settings.db_pool_size,
+            max_overflow=settings.db_max_overflow,
+            pool_timeout=settings.db_pool_timeout,
+            pool_recycle=settings.db_pool_recycle,
+        )
+        if not Model._is_enabled:
+            return
+        import_models()
+        database = ambient.database()
+        pause = DATABASE_FIRST_PAUSE
+        waiting = False
+        while True:
+            try:
+                await database.create_tables(Base.metadata, metadata)
+            except Exception as error:  # noqa: BLE001 - whatever a driver raises is told, or waited out
+                fault = fault_of(error)
+                if fault in {Fault.MESSAGE, Fault.SETUP}:
+                    raise StartError(f"the database {database} cannot be used: {_first_line(error)}") from None
+                if not waiting:
+                    waiting = True
+                    log.error("waiting for the database %s: %s", database, _first_line(error))  # noqa: TRY400
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, DATABASE_MOST_PAUSE)
+            else:
+                if waiting:
+                    log.warning("the database %s answers now", database)
+                return
+
+    async def stop(self, hurry: asyncio.Event | None = None) -> None:
+        """Stop in order; ``hurry``, once set, cuts off what is still in hand."""
+        if self._consumer is not None:
+            stopping = asyncio.ensure_future(self._consumer.stop(self.settings.shutdown_timeout))
+            if hurry is not None:
+                hurried = asyncio.ensure_future(hurry.wait())
+                await asyncio.wait([stopping, hurried], return_when=asyncio.FIRST_COMPLETED)
+                hurried.cancel()
+                if not stopping.done():
+                    await self._consumer.cut()
+            await stopping
+        if self._session is not None:
+            await self._session.stop()
+        if self._publisher is not None:
+            await self._publisher.stop()
+        if self._status is not None:
+            await self._status.stop()
+        if self._broker is not None:
+            await self._broker.stop()
+        await Model.close()
+
+    async def run(self) -> int:
+        """Start, work until SIGTERM or Ctrl-C, stop; give the exit code. A second signal cuts the stop short."""
+        stop, hurry = asyncio.Event(), asyncio.Event()
+
+        def signalled() -> None:
+            if stop.is_set():
+                hurry.set()
+            else:
+                log.info("stopping: finishing what is in hand")
+                stop.set()
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, signalled)
+        stopped = asyncio.ensure_future(stop.wait())
+        starting = asyncio.ensure_future(self.start())
+        code = 0
+        try:
+            await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                starting.cancel()
+                await asyncio.wait([starting])
+                return 0
+            working = starting.result()
+            await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                try:
+                    working.result()
+                except SessionTakenOverError as error:
+                    log.error("%s", error)  # noqa: TRY400 - the error says it all
+                    code = 1
+        finally:
+            stopped.cancel()
+            await self.stop(hurry)
+            if self.ledger.received:
+                log.info("stopped: %s", self.ledger)
+        return code
+
+
+def import_models(package: str = "app.models") -> None:
+    """Import all modules of ``package``, so that their tables are known. Raises StartError."""
+    found = importlib.import_module(package)
+    for module in pkgutil.iter_modules(found.__path__):
+        try:
+            importlib.import_module(f"{package}.{module.name}")
+        except Exception as error:
+            raise StartError(
+                f"the model module {package}.{module.name} cannot be imported: {type(error).__name__}: {error}"
+            ) from error
+
+
+def run(settings: Settings) -> int:
+    """Run the worker with ``settings`` until it is told to stop; give its exit code. Raises RouteMQError at start."""
+    logging.basicConfig(
+        level=settings.log_level, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"
+    )
+    logging.getLogger("iotcore").setLevel(logging.WARNING)
+    return run_loop(Application(settings, discover()).run())
+
+
+def run_loop(main: Coroutine[Any, Any, int]) -> int:
+    """Run ``main`` on uvloop where that is installed, else on asyncio's own loop."""
+    factory = None
+    if sys.platform != "win32":
+        try:
+            import uvloop  # noqa: PLC0415 - not on all platforms
+
+            factory = uvloop.new_event_loop
+        except ImportError:
+            log.debug("uvloop is not installed, running on asyncio's own event loop")
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main)
+
+
+def _first_line(error: BaseException) -> str:
+    """Give what the driver said: SQLAlchemy's message goes on with the statement and a link."""
+    original = getattr(error, "orig", None)
+    return one_line(original or error)

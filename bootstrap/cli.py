@@ -1,0 +1,136 @@
+"""The commands of main.py."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from config.settings import Settings, load, unknown
+from core import __version__
+from core.errors import RouteMQError, StartError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+app = typer.Typer(
+    help="RouteMQ: from an MQTT broker into a database.",
+    add_completion=False,
+    no_args_is_help=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+Qos = Annotated[int, typer.Option(min=0, max=1, help="0: sent once; 1: until the broker has acknowledged it.")]
+
+
+def settings() -> Settings:
+    """Give the settings in force, and warn of variables that are none."""
+    loaded = load()
+    for line in unknown():
+        err.print(f"warning: {line}", style="yellow", markup=False, soft_wrap=True)
+    return loaded
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,  # noqa: FBT002
+) -> None:
+    """Run the worker, if no command is given."""
+    if version:
+        out.print(f"RouteMQ {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        run()
+
+
+@app.command()
+def run() -> None:
+    """Run the worker until Ctrl-C or SIGTERM; the same as no command."""
+    from bootstrap import app as application  # noqa: PLC0415 - what a command needs is imported by it alone
+
+    raise typer.Exit(application.run(settings()))
+
+
+@app.command()
+def config() -> None:
+    """Show the settings in force, and where each comes from."""
+    from bootstrap.show import settings_table  # noqa: PLC0415
+
+    settings_table(settings(), out)
+
+
+@app.command()
+def routes() -> None:
+    """Show the routes, and the topic filters they subscribe to."""
+    from bootstrap.show import routes_table  # noqa: PLC0415
+    from core.discovery import discover  # noqa: PLC0415
+
+    routes_table(discover(), out)
+
+
+@app.command()
+def publish(
+    topic: str,
+    payload: Annotated[str, typer.Argument(help="The body; - reads it from standard input.")],
+    qos: Qos = 1,
+    retain: Annotated[bool, typer.Option("--retain", help="Have the broker keep it for later subscribers.")] = False,  # noqa: FBT002
+) -> None:
+    """Publish one message."""
+    from bootstrap.load import publish_one  # noqa: PLC0415
+
+    body = sys.stdin.buffer.read() if payload == "-" else payload.encode()
+    _run(publish_one(settings(), topic, body, qos=qos, retain=retain))
+
+
+@app.command()
+def simulate(
+    devices: Annotated[int, typer.Option(min=1, help="How many devices.")] = 50,
+    rate: Annotated[float, typer.Option(min=0.01, help="Messages per second, of all devices together.")] = 100,
+    duration: Annotated[float | None, typer.Option(min=0.01, help="Seconds; without it until Ctrl-C.")] = None,
+    qos: Qos = 1,
+) -> None:
+    """Publish believable readings of many devices on devices/<device_id>/data."""
+    from bootstrap.simulate import simulate as simulated  # noqa: PLC0415
+
+    _run(simulated(settings(), out, devices=devices, rate=rate, duration=duration, qos=qos))
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True)],
+    topic: Annotated[str, typer.Option(help="Made of each line's fields, such as 'rtl_433/<model>/<id>'.")],
+    rate: Annotated[float | None, typer.Option(min=0.01, help="Lines per second; without it as fast as it goes.")] = None,
+    qos: Qos = 1,
+) -> None:
+    """Publish each line of a file of JSON objects, as it stands, to the topic made of its fields."""
+    from bootstrap.replay import replay as replayed  # noqa: PLC0415
+
+    _run(replayed(settings(), out, file, topic, rate=rate, qos=qos))
+
+
+def _run(command: Coroutine[Any, Any, int]) -> None:
+    raise typer.Exit(asyncio.run(command))
+
+
+def main() -> None:
+    """Run the command line; an error that a person can act on is one line, without a traceback."""
+    try:
+        app()
+    except RouteMQError as error:
+        if isinstance(error, StartError) and error.__cause__ is not None:
+            # A broken module of the user's: the place in it is what helps.
+            traceback.print_exception(error.__cause__)
+        for line in str(error).splitlines():
+            err.print(f"error: {line}", style="red", markup=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

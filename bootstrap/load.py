@@ -1,0 +1,102 @@
+"""Publishing from the command line: one message, or many at a steady rate."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from core.errors import BrokerUnreachableError, RouteMQError
+from core.publisher import Publisher
+from core.transport.connect import connector
+from core.transport.embedded import find_running
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from config.settings import Settings
+
+PATIENCE = 10.0
+UNDER_WAY = 500
+
+
+@asynccontextmanager
+async def publishing(settings: Settings) -> AsyncIterator[Publisher]:
+    """Give a publisher at the broker of ``settings``, with a session of its own that ends with it."""
+    # The session tells of a lost connection in the log.
+    logging.basicConfig(level="WARNING", format="%(message)s")
+    options = await find_running(settings.connect_options())
+    options = replace(options, client_id=f"cli-{secrets.token_hex(6)}", clean_start=True)
+    publisher = Publisher(connector(options), options.address)
+    try:
+        yield publisher
+    finally:
+        await publisher.stop()
+
+
+async def publish_one(settings: Settings, topic: str, body: bytes, *, qos: int, retain: bool) -> int:
+    """Publish one message; give the exit code. Raises BrokerUnreachableError where no broker answers in time."""
+    async with publishing(settings) as publisher:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await publisher.publish(topic, body, qos=qos, retain=retain)
+        except TimeoutError:
+            raise BrokerUnreachableError(f"the message was not acknowledged within {PATIENCE:.0f} s") from None
+    return 0
+
+
+class Load:
+    """Publishes messages at a steady rate, a bounded number of them under way at once."""
+
+    def __init__(self, publisher: Publisher, qos: int, progress: Callable[[int], None]) -> None:
+        self._publisher = publisher
+        self._qos = qos
+        self._progress = progress
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._slots = asyncio.Semaphore(UNDER_WAY)
+        self.sent = 0
+        self.acknowledged = 0
+        self.seconds = 0.0
+        self.error: RouteMQError | None = None
+
+    async def send(self, messages: Iterator[tuple[str, bytes]], rate: float | None) -> None:
+        """Publish all ``messages``, ``rate`` a second or as fast as it goes. Raises what the broker refuses."""
+        began = monotonic()
+        try:
+            for topic, body in messages:
+                if rate is not None:
+                    ahead = self.sent / rate - (monotonic() - began)
+                    if ahead > 0.002:
+                        await asyncio.sleep(ahead)
+                await self._slots.acquire()
+                if self.error is not None:
+                    break
+                self.sent += 1
+                task = asyncio.create_task(self._publish(topic, body))
+                self._under_way.add(task)
+                task.add_done_callback(self._under_way.discard)
+        finally:
+            if self._under_way:
+                await asyncio.wait(self._under_way, timeout=PATIENCE)
+            self.seconds = monotonic() - began
+        if self.error is not None:
+            raise self.error
+
+    async def _publish(self, topic: str, body: bytes) -> None:
+        try:
+            await self._publisher.publish(topic, body, qos=self._qos)
+            self.acknowledged += 1
+            self._progress(1)
+        except RouteMQError as error:
+            self.error = error
+        finally:
+            self._slots.release()
+
+    def __str__(self) -> str:
+        rate = self.acknowledged / self.seconds if self.seconds else 0
+        how = "acknowledged by the broker" if self._qos else "written"
+        return f"{self.sent:,} sent, {self.acknowledged:,} {how}, in {self.seconds:.1f} s: {rate:,.0f}/s"

@@ -1,0 +1,6 @@
+"""RouteMQ's worker and its commands: python main.py --help."""
+
+from bootstrap.cli import main
+
+if __name__ == "__main__":
+    main()
