@@ -145,7 +145,8 @@ def matches(topic_filter: str, topic: str) -> bool:
 
 def covers(wide: str, narrow: str) -> bool:
     """Say whether the topic filter ``wide`` takes every topic that ``narrow`` takes; both must be valid."""
-    wides, narrows = wide.split("/"), narrow.split("/")
+    # Every topic has a first level, so these two take the same.
+    wides, narrows = ["#"] if wide == "+/#" else wide.split("/"), narrow.split("/")
     if narrow.startswith("$") and wides[0] in {"+", "#"}:
         return False
     for position, level in enumerate(wides):
@@ -322,10 +323,14 @@ class Tree:
             if segment is None:
                 best = best if node.end is None else min(best, node.end)
                 continue
-            # <path:x> takes at least one level, so it covers all but a bare #, which takes none as well.
-            if wild and node.rest_named is not None and not (isinstance(segment, Rest) and segment.name is None):
+            # <path:x> and +/# take at least one level, a bare # also none; but at the top every topic has one.
+            some = not isinstance(segment, Rest) or segment.name is not None or position == 0
+            if wild and some and node.rest_named is not None:
                 best = min(best, node.rest_named)
             if isinstance(segment, Rest):
+                for converter, child in node.levels:
+                    if some and converter.convert is str and child.rest is not None:
+                        best = min(best, child.rest)
                 continue
             if isinstance(segment, str):
                 literal = node.literals.get(segment)

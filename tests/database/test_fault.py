@@ -20,7 +20,7 @@ from tests.postgres import Postgres, postgres
 
 
 async def raised(call) -> BaseException:
-    with pytest.raises(Exception) as caught:  # noqa: PT012 - any error is what is looked at
+    with pytest.raises(Exception) as caught:
         await call
     return caught.value
 

@@ -12,8 +12,8 @@ from core.discovery import discover
 from core.errors import NoRouteError, RouteError, StartError, TopicError
 from core.middleware import Middleware
 from core.retry import Retry
-from core.router import Router, RouteOptions
 from core.route import Options
+from core.router import RouteOptions, Router
 from core.transport.base import Subscription
 
 
@@ -234,7 +234,7 @@ def test_a_wrong_pattern_names_its_place():
 
 
 def test_the_options_are_declared_alike_in_both_places():
-    assert set(Options.__annotations__) == {field for field in RouteOptions.__dataclass_fields__}
+    assert set(Options.__annotations__) == set(RouteOptions.__dataclass_fields__)
 
 
 def test_groups_join_prefixes_and_hand_options_down():

@@ -109,6 +109,23 @@ def test_what_the_tree_says_is_covered_never_wins(texts: list[str], text: str, t
             assert not naive(text, topic) or naive(cover.text, topic)
 
 
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [("+/#", "#"), ("<path:x>", "#"), ("+/#", "<path:x>"), ("a/+/#", "a/<path:x>"), ("#", "+/#")],
+)
+def test_patterns_that_end_in_all_levels_cover_each_other_where_they_take_the_same(earlier: str, later: str) -> None:
+    tree = Tree()
+    tree.add(parse(earlier))
+    assert tree.cover(parse(later)) is not None
+
+
+@pytest.mark.parametrize(("earlier", "later"), [("a/+/#", "a/#"), ("a/<path:x>", "a/#"), ("<int:n>/#", "#")])
+def test_patterns_that_end_in_all_levels_leave_what_they_do_not_take(earlier: str, later: str) -> None:
+    tree = Tree()
+    tree.add(parse(earlier))
+    assert tree.cover(parse(later)) is None
+
+
 def test_parameters_are_converted() -> None:
     tree = Tree()
     tree.add(parse("d/<int:n>/{float:f}/<uuid:u>/{s}/<path:rest>"))
