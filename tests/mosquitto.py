@@ -31,6 +31,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def free_pair() -> int:
+    """Give a free port whose next one is free as well."""
+    while True:
+        port = free_port()
+        with socket.socket() as following:
+            try:
+                following.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return port
+
+
 def wait_for_port(port: int, seconds: float = 10) -> None:
     deadline = time.monotonic() + seconds
     while True:

@@ -36,7 +36,11 @@ if TYPE_CHECKING:
     from core.transport.options import ConnectOptions
 
 PUBACK = 0x40
+DISCONNECT = b"\xe0\x00"
+MOST_CLOSING = 3.0
+"""Seconds that a broker is given to hang up after DISCONNECT."""
 UNSUPPORTED_VERSION = 0x84
+PACKET_TOO_LARGE = 0x95
 MOST_PUBLISHING = 500
 """Own messages under way at once; a broker may ask for fewer (MQTT 5, Receive Maximum)."""
 READ_AT_ONCE = 100
@@ -84,6 +88,8 @@ class AiomqttConnection(Connection):
         self._closed: asyncio.Future[Closure] = self._loop.create_future()
         self._publishing: dict[int, asyncio.Future[None]] = {}
         self._slots = asyncio.Semaphore(MOST_PUBLISHING)
+        self._maximum_packet_size: int | None = None
+        self._refusal: ReasonCode | None = None
         self._client: aiomqtt.Client | None = None
         self._paho: PahoClient | None = None
         self._socket: Any = None
@@ -112,6 +118,7 @@ class AiomqttConnection(Connection):
                 raise
             else:
                 self._version.known = version
+                self._maximum_packet_size = connack.maximum_packet_size
                 self._slots = asyncio.Semaphore(min(connack.receive_maximum, MOST_PUBLISHING))
                 return connack
         raise AssertionError("unreachable")
@@ -119,6 +126,7 @@ class AiomqttConnection(Connection):
     async def _open(self, version: str, timeout: float) -> Connack:
         options = self._options
         self._closed = self._loop.create_future()
+        self._refusal = None
         answered: asyncio.Future[Connack] = self._loop.create_future()
         client = self._client = aiomqtt.Client(
             options.host,
@@ -151,7 +159,9 @@ class AiomqttConnection(Connection):
         def on_connect(
             paho: PahoClient, userdata: object, flags: ConnectFlags, code: ReasonCode, properties: Any = None
         ) -> None:
-            if not code.is_failure and not answered.done():
+            if code.is_failure:
+                self._refusal = code
+            elif not answered.done():
                 connack = Connack(
                     session_present=flags.session_present,
                     version=version,
@@ -166,7 +176,9 @@ class AiomqttConnection(Connection):
         def on_disconnect(
             paho: PahoClient, userdata: object, flags: DisconnectFlags, code: ReasonCode, properties: Any = None
         ) -> None:
-            cast("Any", aiomqtt_on_disconnect)(paho, userdata, flags, code, properties)
+            if not self._connected:
+                # Later nobody waits for what it would tell: _or_lost() hears of the end by itself.
+                cast("Any", aiomqtt_on_disconnect)(paho, userdata, flags, code, properties)
             from_broker = flags.is_disconnect_packet_from_server
             reason = f"the broker says: {code}".lower() if from_broker else "the connection broke"
             if not from_broker and str(code) == "Keep alive timeout":
@@ -179,12 +191,14 @@ class AiomqttConnection(Connection):
         try:
             await asyncio.wait({entering, cast("asyncio.Future[Any]", self._closed)}, return_when=asyncio.FIRST_COMPLETED)
             if not entering.done():
+                if self._refusal is not None:
+                    raise _refused(self._refusal, options)
                 raise BrokerUnreachableError(
                     f"{options.address} closed the connection without an answer to CONNECT (MQTT {version})"
                 )
             entering.result()
         except MqttConnectError as error:
-            raise _refused(error, options) from None
+            raise _refused(error.rc, options) from None
         except aiomqtt.MqttError as error:
             raise _unreachable(error, options, version) from None
         except OSError as error:
@@ -272,6 +286,8 @@ class AiomqttConnection(Connection):
 
     def _on_message(self, paho: PahoClient, userdata: object, message: MQTTMessage) -> None:
         self._progress = True
+        if self._closing:
+            return
         properties = message.properties
         self._listener.receive(
             Message(
@@ -358,6 +374,13 @@ class AiomqttConnection(Connection):
         self, topic: str, body: bytes, *, qos: int = 0, retain: bool = False, properties: Properties | None = None
     ) -> None:
         """Publish, with a bounded number of messages under way."""
+        most = self._maximum_packet_size
+        # Without the properties, which are seldom what makes a packet too large.
+        if most is not None and len(topic.encode()) + len(body) + 5 > most:
+            raise BrokerRefusedError(
+                f"the message on {topic[:100]} has {len(body):,} bytes, the broker takes packets of at most {most:,}",
+                PACKET_TOO_LARGE,
+            )
         async with self._slots:
             if self._closed.done() or self._paho is None:
                 raise ConnectionLostError("the connection is closed")
@@ -386,13 +409,17 @@ class AiomqttConnection(Connection):
         return await asyncio.shield(self._closed)
 
     async def close(self) -> None:
-        """Send what waits, DISCONNECT, and release the socket."""
-        self._closing = True
-        if self._connected and not self._closed.done() and self._paho is not None:
-            self._paho.disconnect()
+        """Send what waits and DISCONNECT, wait for the broker to hang up, and release the socket."""
+        if self._connected and not self._closed.done() and self._paho is not None and not self._closing:
+            self._closing = True
+            # paho's disconnect() hangs up at once. A broker that sees a new connection of this client before it has read
+            # the last PUBACKs of this one forgets them; it hangs up itself when it has (MQTT 5, 3.14.4).
+            self._paho._packet_queue(PUBACK, DISCONNECT, 0, 0)  # noqa: SLF001
+            self.resume_reading()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(MOST_CLOSING):
                     await self.closed()
+        self._closing = True
         self._end(Closure("closed"))
         self._release()
 
@@ -432,10 +459,10 @@ def _may_be_the_version(error: TransportError) -> bool:
     return "answer to CONNECT" in str(error)
 
 
-def _refused(error: MqttConnectError, options: ConnectOptions) -> BrokerRefusedError:
-    code = getattr(error.rc, "value", error.rc)
+def _refused(refusal: int | ReasonCode, options: ConnectOptions) -> BrokerRefusedError:
+    code = getattr(refusal, "value", refusal)
     number = code if isinstance(code, int) else 0x80
-    reason = str(error.rc).lower()
+    reason = str(refusal).lower()
     hint = ""
     if number in {4, 5, 0x86, 0x87}:
         user = f"user {options.username!r}" if options.username else "no user name"

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from core.errors import BrokerRefusedError, ConnectionLostError, SessionTakenOverError, TransportError, one_line
-from core.transport.base import SESSION_TAKEN_OVER, Closure
+from core.transport.base import SESSION_TAKEN_OVER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,12 +100,12 @@ class Session:
                         f"another client took over the session at {self._address}: it has the same client identifier; "
                         "give each worker an MQTT_CLIENT_ID of its own"
                     )
-                self._tell_down(f"connection to {self._address} lost", closure)
+                self._tell_down(f"connection to {self._address} lost: {closure.reason}")
             except SessionTakenOverError:
                 raise
             except TransportError as error:
                 self._ended()
-                self._tell_down(f"no connection to {self._address}", Closure(one_line(error, name=False)))
+                self._tell_down(f"no connection: {one_line(error, name=False)}")
             finally:
                 # A task that is cancelled leaves no socket behind.
                 await asyncio.shield(connection.close())
@@ -136,16 +136,16 @@ class Session:
     def _ended(self) -> None:
         self._connection = None
 
-    def _tell_down(self, what: str, closure: Closure) -> None:
+    def _tell_down(self, what: str) -> None:
         now = monotonic()
         if self._down_since is None:
             self._down_since = now
-            log.error("%s: %s; trying again until it answers", what, closure.reason)
-        elif closure.reason != self._told or now - self._told_at >= REMIND_EVERY:
-            log.error("still %s after %.0f s: %s", what, now - self._down_since, closure.reason)
+            log.error("%s; trying again until it answers", what)
+        elif what != self._told or now - self._told_at >= REMIND_EVERY:
+            log.error("%s; down for %.0f s now", what, now - self._down_since)
         else:
             return
-        self._told, self._told_at = closure.reason, now
+        self._told, self._told_at = what, now
 
     # -- for the consumer ----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,323 @@
+"""A session: reconnects for ever, says so once, and neither loses nor doubles what it publishes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+
+import pytest
+
+from core.errors import BrokerRefusedError, BrokerUnreachableError, SessionTakenOverError
+from core.transport import session as module
+from core.transport.base import Subscription
+from core.transport.connect import connector
+from core.transport.memory import MemoryBroker
+from core.transport.session import Session
+from tests.mosquitto import Mosquitto, free_port
+from tests.transport.conftest import options
+from tests.transport.recorder import Recorder
+from tests.waiting import until
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(module, "FIRST", 0.02)
+    monkeypatch.setattr(module, "MOST", 0.2)
+
+
+def lines(caplog) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "routemq.transport"]
+
+
+@pytest.fixture
+async def opened():
+    sessions = []
+
+    def make(connect, *subscriptions, address="mqtt://broker:1883"):
+        made = Session(connect, address, subscriptions)
+        sessions.append(made)
+        return made
+
+    yield make
+    for one in sessions:
+        await one.stop()
+
+
+@pytest.fixture(params=["5", "3.1.1"])
+def version(request):
+    return request.param
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+async def test_after_the_broker_was_away_the_session_goes_on(tmp_path, opened, version, how, caplog):
+    broker = Mosquitto(tmp_path).start()
+    heard = Recorder()
+    chosen = options(broker.url, version)
+    session = opened(connector(chosen), Subscription("t/#", 1), address=chosen.address)
+    session.start(heard)
+    await asyncio.wait_for(session.connected(), 10)
+    out = opened(connector(options(broker.url, version, clean_start=True)))
+    out.start(Recorder())
+    await out.publish("t", b"before", qos=1)
+    await until(lambda: heard.bodies == [b"before"])
+    session.acknowledge(heard.messages)
+    await asyncio.to_thread(getattr(broker, how))
+    await until(lambda: heard.losses == 1)
+    pending = asyncio.create_task(out.publish("t", b"while away", qos=1))
+    await until(lambda: len(lines(caplog)) >= 2)
+    await asyncio.to_thread(broker.start)
+    await asyncio.wait_for(pending, 20)
+    await asyncio.wait_for(session.connected(), 20)
+    # A killed broker may have forgotten the session, and with it the message published before that was made anew.
+    await out.publish("t", b"after", qos=1)
+    await until(lambda: heard.bodies[-1] == b"after")
+    assert how == "kill" or heard.bodies == [b"before", b"while away", b"after"]
+    own = [line for line in lines(caplog) if chosen.address in line]
+    assert sum("lost" in line and "still" not in line for line in own) == 1
+    assert sum("connected again" in line for line in own) == 1
+    await session.stop()
+    await out.stop()
+    await asyncio.to_thread(broker.stop)
+
+
+async def test_a_broker_that_lost_the_session_is_told_the_subscriptions_again(tmp_path, opened, version):
+    broker = Mosquitto(tmp_path).start()
+    heard = Recorder()
+    session = opened(connector(options(broker.url, version)), Subscription("t", 1))
+    session.start(heard)
+    await asyncio.wait_for(session.connected(), 10)
+    await asyncio.to_thread(broker.stop)
+    (tmp_path / "mosquitto.db").unlink()
+    await asyncio.to_thread(broker.start)
+    await until(lambda: len(heard.connacks) == 2)
+    assert heard.connacks[1].session_present is False
+    await session.connected()
+    await session.publish("t", b"x", qos=1)
+    await until(lambda: heard.bodies == [b"x"])
+    await session.stop()
+    await asyncio.to_thread(broker.stop)
+
+
+async def test_a_broker_that_is_not_there_is_told_of_once_and_waited_for(tmp_path, opened, caplog):
+    port = free_port()
+    session = opened(connector(options(f"mqtt://127.0.0.1:{port}")), address=f"mqtt://127.0.0.1:{port}")
+    session.start(Recorder())
+    await until(lambda: session._number > 5)
+    (line,) = lines(caplog)
+    assert f"no connection: mqtt://127.0.0.1:{port} cannot be reached" in line
+    assert "refused" in line
+    assert "trying again" in line
+
+
+async def test_an_unknown_host_is_one_clear_line(opened, caplog):
+    chosen = options("mqtt://no.such.host.invalid:1883")
+    session = opened(connector(chosen), address=chosen.address)
+    session.start(Recorder())
+    await until(lambda: session._number > 2)
+    (line,) = lines(caplog)
+    assert "no.such.host.invalid" in line
+    assert "\n" not in line
+
+
+async def test_a_refused_login_is_one_clear_line_without_the_password(tmp_path, opened, version, caplog):
+    broker = Mosquitto(tmp_path, anonymous=False).start()
+    url = broker.url.replace("mqtt://", "mqtt://somebody:s3cr3t@")
+    chosen = options(url, version)
+    caplog.set_level(logging.DEBUG)
+    session = opened(connector(chosen), address=chosen.address)
+    session.start(Recorder())
+    await until(lambda: session._number > 3)
+    (line,) = lines(caplog)
+    assert "refused the connection" in line
+    assert "not authori" in line
+    assert "'somebody'" in line
+    assert "s3cr3t" not in caplog.text
+    await session.stop()
+    broker.stop()
+
+
+async def test_a_user_with_the_right_password_is_let_in(tmp_path, opened, version):
+    # Mosquitto takes passwords as they are where they are not hashed yet, with -U; this is sha512-pbkdf2 of "p@ss/word".
+    import hashlib
+    from base64 import b64encode
+
+    salt = b"0123456789ab"
+    digest = hashlib.pbkdf2_hmac("sha512", b"p@ss/word", salt, 101)
+    tmp_path.mkdir(exist_ok=True)
+    file = tmp_path / "passwords"
+    file.write_text(f"user:$7$101${b64encode(salt).decode()}${b64encode(digest).decode()}\n")
+    broker = Mosquitto(tmp_path, f"password_file {file}", anonymous=False).start()
+    session = opened(connector(options(broker.url.replace("mqtt://", "mqtt://user:p%40ss%2Fword@"), version)))
+    session.start(Recorder())
+    await asyncio.wait_for(session.connected(), 10)
+    await session.stop()
+    broker.stop()
+
+
+async def test_a_session_that_the_broker_gave_to_another_client_is_not_fought_for(opened):
+    # "Session taken over" (MQTT 5, 3.14.2.1), which Mosquitto 2.0.11 does not say.
+    async def serve(reader, writer):
+        await reader.read(1000)
+        writer.write(b"\x20\x03\x00\x00\x00" + b"\xe0\x01\x8e")
+        await writer.drain()
+        await reader.read(1000)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    chosen = options(f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    task = opened(connector(chosen), address=chosen.address).start(Recorder())
+    with pytest.raises(SessionTakenOverError, match="MQTT_CLIENT_ID"):
+        await asyncio.wait_for(task, 10)
+    server.close()
+
+
+async def test_a_broker_of_an_older_version_is_spoken_to_in_its_own(opened):
+    asked = []
+
+    async def serve(reader, writer):
+        packet = await reader.read(1000)
+        version = packet[2 + 2 + 4]
+        asked.append(version)
+        if version == 5:
+            writer.write(b"\x20\x02\x00\x01")
+            writer.close()
+        else:
+            writer.write(b"\x20\x02\x00\x00")
+            await reader.read(1000)
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    heard = Recorder()
+    session = opened(connector(options(f"mqtt://127.0.0.1:{port}")))
+    session.start(heard)
+    await asyncio.wait_for(session.connected(), 10)
+    assert asked == [5, 4]
+    assert heard.connacks[0].version == "3.1.1"
+    await session.stop()
+    server.close()
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x20\x7f\xff\xff\xff"])
+async def test_something_else_at_the_address_is_a_clear_error_and_no_hang(answer):
+    async def serve(reader, writer):
+        await reader.read(10)
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    made = connector(options(f"mqtt://127.0.0.1:{port}", "3.1.1", connect_timeout=1))(Recorder(), 1)
+    with pytest.raises((BrokerUnreachableError, BrokerRefusedError), match=f"mqtt://127.0.0.1:{port}"):
+        await asyncio.wait_for(made.open(), 5)
+    await made.close()
+    server.close()
+
+
+async def test_a_broker_that_says_nothing_does_not_hang_the_connect():
+    async def serve(reader, writer):
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    made = connector(options(f"mqtt://127.0.0.1:{port}", connect_timeout=0.5))(Recorder(), 1)
+    with pytest.raises(BrokerUnreachableError, match="no answer to CONNECT"):
+        await asyncio.wait_for(made.open(), 10)
+    await made.close()
+    server.close()
+
+
+async def test_a_pause_longer_than_the_keep_alive_keeps_the_connection(tmp_path, opened, version):
+    # Mosquitto hangs up after one and a half times the keep-alive, 3 s here, and our side after two PINGREQs unanswered.
+    broker = Mosquitto(tmp_path).start()
+    heard = Recorder()
+    session = opened(connector(options(broker.url, version, keepalive=2)), Subscription("t", 1))
+    session.start(heard)
+    await session.connected()
+    session.pause_reading()
+    out = opened(connector(options(broker.url, version, clean_start=True)))
+    out.start(Recorder())
+    await out.publish("t", b"x", qos=1)
+    await asyncio.sleep(8)
+    assert (heard.losses, heard.messages) == (0, [])
+    session.resume_reading()
+    await until(lambda: heard.bodies == [b"x"])
+    await asyncio.sleep(2.5)
+    assert heard.losses == 0
+    await session.stop()
+    await out.stop()
+    broker.stop()
+
+
+async def test_a_frozen_broker_is_noticed_by_the_keep_alive(tmp_path, opened, caplog):
+    broker = Mosquitto(tmp_path).start()
+    heard = Recorder()
+    session = opened(connector(options(broker.url, keepalive=1)))
+    session.start(heard)
+    await session.connected()
+    broker.freeze()
+    await until(lambda: heard.losses == 1)
+    await until(lambda: any("PINGREQ" in line for line in lines(caplog)))
+    broker.thaw()
+    await until(lambda: len(heard.connacks) >= 2)
+    await session.stop()
+    broker.stop()
+
+
+async def test_a_pause_outlasts_a_reconnect():
+    memory = MemoryBroker()
+    heard = Recorder()
+    session = Session(memory.connector("c"), "memory", [Subscription("t", 1)])
+    session.start(heard)
+    await session.connected()
+    session.pause_reading()
+    memory.drop_connections()
+    await until(lambda: len(heard.connacks) == 2)
+    await session.connected()
+    memory.publish("t", b"x", qos=1)
+    assert heard.messages == []
+    session.resume_reading()
+    await until(lambda: heard.bodies == [b"x"])
+    await session.stop()
+
+
+async def test_only_messages_of_the_present_connection_are_acknowledged():
+    memory = MemoryBroker()
+    heard = Recorder()
+    session = Session(memory.connector("c"), "memory", [Subscription("t", 1)])
+    session.start(heard)
+    await session.connected()
+    memory.publish("t", b"x", qos=1)
+    memory.drop_connections()
+    await until(lambda: len(heard.messages) == 2)
+    session.acknowledge(heard.messages[:1])
+    assert list(memory.acknowledged) == []
+    session.acknowledge(heard.messages)
+    assert list(memory.acknowledged) == [heard.messages[1].packet_id]
+    await session.stop()
+
+
+async def test_a_message_too_large_for_the_broker_is_refused_and_the_next_one_goes(tmp_path, opened):
+    broker = Mosquitto(tmp_path, "max_packet_size 2000").start()
+    session = opened(connector(options(broker.url)))
+    session.start(Recorder())
+    with pytest.raises(BrokerRefusedError, match="2,000"):
+        await asyncio.wait_for(session.publish("t", b"x" * 10_000, qos=1), 10)
+    await asyncio.wait_for(session.publish("t", b"x", qos=1), 10)
+    await session.stop()
+    broker.stop()
+
+
+async def test_refused_subscriptions_are_told_and_the_others_stand(tmp_path, opened, caplog):
+    (tmp_path / "acl").write_text("topic readwrite open/#\n")
+    broker = Mosquitto(tmp_path, f"acl_file {tmp_path}/acl").start()
+    heard = Recorder()
+    session = opened(connector(replace(options(broker.url))), Subscription("open/x", 1), Subscription("closed/x", 1))
+    session.start(heard)
+    await session.connected()
+    await session.publish("open/x", b"x", qos=1)
+    await until(lambda: heard.bodies == [b"x"])
+    await session.stop()
+    broker.stop()

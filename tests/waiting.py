@@ -1,0 +1,24 @@
+"""Waiting for conditions."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+async def until(condition: Callable[[], Any], seconds: float = 20, what: str = "") -> Any:
+    """Wait until ``condition`` gives something true, and give that; it may be a coroutine function."""
+    deadline = monotonic() + seconds
+    while True:
+        found = condition()
+        if inspect.isawaitable(found):
+            found = await found
+        if found:
+            return found
+        assert monotonic() < deadline, f"waited {seconds} s in vain{' for ' + what if what else ''}"
+        await asyncio.sleep(0.01)
