@@ -241,13 +241,18 @@ class AiomqttConnection(Connection):
             for _ in range(READ_AT_ONCE):
                 self._progress = False
                 paho.loop_read()
-                if not self._progress or self._paused:
+                if self._paused or not (self._progress or self._holds_more()):
                     return
         except Exception as error:  # noqa: BLE001 - whatever a malformed packet makes paho raise ends this connection only
             self._fail(f"a packet could not be read: {one_line(error)}")
             return
         # More may be decoded already, which the socket will not show (TLS, WebSocket).
         self._loop.call_soon(self._read_on)
+
+    def _holds_more(self) -> bool:
+        """Say whether TLS has decoded bytes that were not read yet: a read of a WebSocket takes one frame at most."""
+        pending = getattr(self._socket, "pending", None)
+        return pending is not None and self._socket.fileno() >= 0 and pending() > 0
 
     def _read_on(self) -> None:
         if not self._paused and not self._closed.done():
@@ -435,11 +440,23 @@ class AiomqttConnection(Connection):
             sock.close()
 
 
+class _TlsSocket(ssl.SSLSocket):
+    """paho drops a socket whose handshake failed without closing it."""
+
+    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - the standard library's signature
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
+
+
 def _tls_context(options: ConnectOptions) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=options.ca_file)
     except (OSError, ssl.SSLError) as error:
         raise SettingsError(f"MQTT_CA_FILE={options.ca_file}: {one_line(error)}") from None
+    context.sslsocket_class = _TlsSocket
     if not options.tls_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -459,7 +476,7 @@ def _may_be_the_version(error: TransportError) -> bool:
     return "answer to CONNECT" in str(error)
 
 
-def _refused(refusal: int | ReasonCode, options: ConnectOptions) -> BrokerRefusedError:
+def _refused(refusal: int | ReasonCode | None, options: ConnectOptions) -> BrokerRefusedError:
     code = getattr(refusal, "value", refusal)
     number = code if isinstance(code, int) else 0x80
     reason = str(refusal).lower()

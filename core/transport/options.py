@@ -66,8 +66,12 @@ def parse_url(url: str) -> ConnectOptions:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise SettingsError(f"MQTT_URL={shown}: {error}; write for instance mqtt://user:pass@host:1883") from None
+    except ValueError:
+        # What urlsplit says of it may repeat a part of the password.
+        raise SettingsError(
+            f"MQTT_URL={shown}: host or port cannot be read, ports are 1 to 65535; percent-encode special characters of "
+            "user and password; write for instance mqtt://user:pass@host:1883"
+        ) from None
     if parts.scheme not in PORTS:
         raise SettingsError(
             f"MQTT_URL={shown}: the scheme {parts.scheme!r} is none of {', '.join(PORTS)}; write for instance "

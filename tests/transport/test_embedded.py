@@ -1,0 +1,203 @@
+"""The embedded broker: on this machine only, beside others, and gone with its worker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from core.errors import BrokerUnreachableError, SettingsError, StartError
+from core.transport import embedded as module
+from core.transport.base import Subscription
+from core.transport.connect import connector
+from core.transport.embedded import EmbeddedBroker, find_running
+from tests.mosquitto import MOSQUITTO_PUB, Mosquitto, free_pair, require_mosquitto
+from tests.transport.conftest import options
+from tests.transport.recorder import Recorder
+from tests.waiting import until
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+async def started():
+    made = []
+
+    async def start(port: int, version: str = "5"):
+        broker = EmbeddedBroker(options(f"embedded://127.0.0.1:{port}", version))
+        made.append(broker)
+        return broker, await broker.start()
+
+    yield start
+    for broker in made:
+        await broker.stop()
+
+
+async def listening(chosen, *subscriptions):
+    heard = Recorder()
+    connection = connector(chosen)(heard, 1)
+    await connection.open()
+    await connection.subscribe(subscriptions)
+    return connection, heard
+
+
+def child_on(port: int) -> psutil.Process | None:
+    """Give the child of this process that listens on ``port``."""
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if any(c.laddr.port == port and c.status == "LISTEN" for c in child.net_connections()):
+                return child
+    return None
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "broker.example"])
+def test_it_listens_on_no_address_that_others_reach(host):
+    with pytest.raises(SettingsError, match="this machine only"):
+        EmbeddedBroker(options(f"embedded://{host}:1883"))
+
+
+async def test_its_ports_are_open_on_the_loopback_address_only(started):
+    port = free_pair()
+    broker, _ = await started(port)
+    addresses = {c.laddr for c in child_on(port).net_connections() if c.status == "LISTEN"}
+    assert addresses == {("127.0.0.1", port), ("127.0.0.1", port + 1)}
+    assert broker.started_here
+
+
+@pytest.mark.parametrize(("version", "offset"), [("3.1.1", 0), ("5", 1)])
+async def test_mosquittos_own_client_reaches_both_versions(started, version, offset):
+    require_mosquitto()
+    _, chosen = await started(free_pair())
+    connection, heard = await listening(chosen, Subscription("t/#", 1))
+    port = str(chosen.port - 1 + offset)
+    arguments = ["-V", "mqttv5" if version == "5" else "mqttv311", "-p", port, "-q", "1", "-t", "t/x", "-m", version]
+    await asyncio.to_thread(subprocess.run, [MOSQUITTO_PUB, *arguments], check=True, timeout=20)
+    await until(lambda: heard.bodies == [version.encode()])
+    await connection.close()
+
+
+async def test_one_that_already_runs_is_used(started):
+    port = free_pair()
+    await started(port)
+    second, chosen = await started(port)
+    assert not second.started_here
+    assert (chosen.scheme, chosen.port, chosen.version) == ("mqtt", port + 1, "5")
+    found = await find_running(options(f"embedded://127.0.0.1:{port}"))
+    assert found.port == port + 1
+
+
+async def test_another_broker_on_the_port_is_used_by_the_version_it_speaks(started, tmp_path):
+    other = Mosquitto(tmp_path).start()
+    broker, chosen = await started(other.port)
+    assert not broker.started_here
+    assert (chosen.port, chosen.version) == (other.port, "5")
+    connection, heard = await listening(chosen, Subscription("t", 1))
+    await connection.publish("t", b"x", qos=1)
+    await until(lambda: heard.bodies == [b"x"])
+    await connection.close()
+    other.stop()
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\n\r\n", b""])
+async def test_something_else_on_the_port_is_one_clear_error(answer):
+    async def serve(reader, writer):
+        await reader.read(10)
+        writer.write(answer)
+        await writer.drain()
+        if not answer:
+            await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    with pytest.raises(StartError, match=f"port {port} of 127.0.0.1 is taken"):
+        await EmbeddedBroker(options(f"embedded://127.0.0.1:{port}")).start()
+    server.close()
+
+
+async def test_something_else_on_the_next_port_is_one_clear_error():
+    port = free_pair()
+    with socket.create_server(("127.0.0.1", port + 1)):
+        broker = EmbeddedBroker(options(f"embedded://127.0.0.1:{port}"))
+        with pytest.raises(StartError, match="choose another port"):
+            await broker.start()
+        await broker.stop()
+
+
+async def test_without_a_running_one_the_commands_say_what_to_do():
+    with pytest.raises(BrokerUnreachableError, match="make run"):
+        await find_running(options(f"embedded://127.0.0.1:{free_pair()}"))
+
+
+async def test_one_that_died_is_started_again(started, monkeypatch):
+    monkeypatch.setattr(module, "WATCH_EVERY", 0.1)
+    port = free_pair()
+    _, chosen = await started(port)
+    child = child_on(port)
+    child.kill()
+    await until(lambda: child_on(port) not in {None, child})
+    connection, heard = await listening(chosen, Subscription("t", 1))
+    await connection.publish("t", b"x", qos=1)
+    await until(lambda: heard.bodies == [b"x"])
+    await connection.close()
+
+
+WORKER = """
+import asyncio, sys
+sys.path.insert(0, sys.argv[2])
+from core.transport.embedded import EmbeddedBroker
+from core.transport.options import parse_url
+
+async def main():
+    await EmbeddedBroker(parse_url(f"embedded://127.0.0.1:{sys.argv[1]}")).start()
+    print("up", flush=True)
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def worker():
+    port = free_pair()
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(port), str(ROOT)], stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert process.stdout.readline() == b"up\n"
+    yield process, port
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+async def test_ctrl_c_in_the_terminal_leaves_it_running_for_its_worker(worker):
+    process, port = worker
+    os.killpg(process.pid, signal.SIGINT)
+    await asyncio.sleep(0.5)
+    socket.create_connection(("127.0.0.1", port), 1).close()
+
+
+async def test_it_ends_with_a_worker_that_is_killed(worker):
+    process, port = worker
+    process.kill()
+
+    def closed() -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            return True
+        return False
+
+    await until(closed)
