@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 from typing import TYPE_CHECKING, Any, cast
 
 import aiomqtt
@@ -18,12 +17,13 @@ from core.errors import (
     BrokerRefusedError,
     BrokerUnreachableError,
     ConnectionLostError,
-    SettingsError,
     TransportError,
     one_line,
 )
 from core.message import Message, Properties
 from core.transport.base import Closure, Connack, Connection
+from core.transport.properties import from_paho, to_paho
+from core.transport.tls import tls_context
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,17 +45,6 @@ MOST_PUBLISHING = 500
 """Own messages under way at once; a broker may ask for fewer (MQTT 5, Receive Maximum)."""
 READ_AT_ONCE = 100
 """Packets read in one turn of the event loop, so that handlers get their turn."""
-
-_NAMES = {
-    "PayloadFormatIndicator": "payload_format_indicator",
-    "MessageExpiryInterval": "message_expiry_interval",
-    "ContentType": "content_type",
-    "ResponseTopic": "response_topic",
-    "CorrelationData": "correlation_data",
-    "SubscriptionIdentifier": "subscription_identifier",
-    "UserProperty": "user_property",
-}
-_PAHO_NAMES = {name: paho_name for paho_name, name in _NAMES.items()}
 
 
 class Version:
@@ -142,7 +131,7 @@ class AiomqttConnection(Connection):
             websocket_path=options.path if options.websocket else None,
             keepalive=options.keepalive,
             timeout=timeout,
-            tls_context=_tls_context(options) if options.tls else None,
+            tls_context=tls_context(options) if options.tls else None,
             max_inflight_messages=65_535,
             max_queued_outgoing_messages=0,
         )
@@ -154,6 +143,32 @@ class AiomqttConnection(Connection):
         paho.on_publish = self._on_publish
         paho.on_socket_open = self._on_socket_open
         paho.on_socket_close = self._on_socket_close
+        self._listen(paho, version, answered)
+        entering = asyncio.ensure_future(client.__aenter__())
+        try:
+            await asyncio.wait({entering, cast("asyncio.Future[Any]", self._closed)}, return_when=asyncio.FIRST_COMPLETED)
+            if not entering.done():
+                if self._refusal is not None:
+                    raise _refused(self._refusal, options)
+                raise BrokerUnreachableError(
+                    f"{options.address} closed the connection without an answer to CONNECT (MQTT {version})"
+                )
+            entering.result()
+        except MqttConnectError as error:
+            raise _refused(error.rc, options) from None
+        except aiomqtt.MqttError as error:
+            raise _unreachable(error, options, version) from None
+        except OSError as error:
+            raise BrokerUnreachableError(f"{options.address} cannot be reached: {one_line(error)}") from None
+        finally:
+            if not entering.done():
+                entering.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await entering
+        return answered.result()
+
+    def _listen(self, paho: PahoClient, version: str, answered: asyncio.Future[Connack]) -> None:
+        """Hear of CONNACK, which goes to ``answered``, and of the end, before aiomqtt does."""
         aiomqtt_on_connect, aiomqtt_on_disconnect = paho.on_connect, paho.on_disconnect
 
         def on_connect(
@@ -182,33 +197,11 @@ class AiomqttConnection(Connection):
             from_broker = flags.is_disconnect_packet_from_server
             reason = f"the broker says: {code}".lower() if from_broker else "the connection broke"
             if not from_broker and str(code) == "Keep alive timeout":
-                reason = f"the broker did not answer a PINGREQ within {options.keepalive} s"
+                reason = f"the broker did not answer a PINGREQ within {self._options.keepalive} s"
             self._end(Closure(reason, code.value if from_broker else None))
 
         paho.on_connect = on_connect
         paho.on_disconnect = on_disconnect
-        entering = asyncio.ensure_future(client.__aenter__())
-        try:
-            await asyncio.wait({entering, cast("asyncio.Future[Any]", self._closed)}, return_when=asyncio.FIRST_COMPLETED)
-            if not entering.done():
-                if self._refusal is not None:
-                    raise _refused(self._refusal, options)
-                raise BrokerUnreachableError(
-                    f"{options.address} closed the connection without an answer to CONNECT (MQTT {version})"
-                )
-            entering.result()
-        except MqttConnectError as error:
-            raise _refused(error.rc, options) from None
-        except aiomqtt.MqttError as error:
-            raise _unreachable(error, options, version) from None
-        except OSError as error:
-            raise BrokerUnreachableError(f"{options.address} cannot be reached: {one_line(error)}") from None
-        finally:
-            if not entering.done():
-                entering.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await entering
-        return answered.result()
 
     def _connect_properties(self) -> PahoProperties:
         properties = PahoProperties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
@@ -301,7 +294,7 @@ class AiomqttConnection(Connection):
                 message.qos,
                 message.mid if message.qos else 0,
                 self._number,
-                None if properties is None else _properties(properties),
+                None if properties is None else from_paho(properties),
                 retain=message.retain,
                 dup=message.dup,
             )
@@ -389,7 +382,7 @@ class AiomqttConnection(Connection):
         async with self._slots:
             if self._closed.done() or self._paho is None:
                 raise ConnectionLostError("the connection is closed")
-            told = _paho_properties(properties) if properties and self._version.known == "5" else None
+            told = to_paho(properties) if properties and self._version.known == "5" else None
             info = self._paho.publish(topic, body, qos, retain, told)
             if info.rc != MQTT_ERR_SUCCESS:
                 raise ConnectionLostError("the connection broke")
@@ -440,34 +433,6 @@ class AiomqttConnection(Connection):
             sock.close()
 
 
-class _TlsSocket(ssl.SSLSocket):
-    """paho drops a socket whose handshake failed without closing it."""
-
-    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - the standard library's signature
-        try:
-            super().do_handshake(block)
-        except BaseException:
-            self.close()
-            raise
-
-
-def _tls_context(options: ConnectOptions) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=options.ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise SettingsError(f"MQTT_CA_FILE={options.ca_file}: {one_line(error)}") from None
-    context.sslsocket_class = _TlsSocket
-    if not options.tls_verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if options.cert_file is not None:
-        try:
-            context.load_cert_chain(options.cert_file, options.key_file, options.key_password or "")
-        except (OSError, ssl.SSLError) as error:
-            raise SettingsError(f"MQTT_CERT_FILE={options.cert_file} with its key: {one_line(error)}") from None
-    return context
-
-
 def _may_be_the_version(error: TransportError) -> bool:
     """Say whether ``error`` may come from a broker that does not speak MQTT 5: said so, or no answer at all."""
     if isinstance(error, BrokerRefusedError):
@@ -492,21 +457,3 @@ def _unreachable(error: aiomqtt.MqttError, options: ConnectOptions, version: str
     if "timed out" in text and "Operation" in text:
         text = f"no answer to CONNECT (MQTT {version})"
     return BrokerUnreachableError(f"{options.address} cannot be reached: {text}")
-
-
-def _properties(properties: PahoProperties) -> Properties | None:
-    """Give paho's properties under the specification's names; paho keeps each one set as an attribute of its name."""
-    found: dict[str, Any] = {_NAMES[name]: value for name, value in vars(properties).items() if name in _NAMES}
-    return cast("Properties", found) if found else None
-
-
-def _paho_properties(properties: Properties) -> PahoProperties:
-    told = PahoProperties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    for name, value in properties.items():
-        if name == "user_property":
-            told.UserProperty = [tuple(pair) for pair in cast("Any", value)]
-        elif name in _PAHO_NAMES and name != "subscription_identifier":
-            setattr(told, _PAHO_NAMES[name], value)
-        else:
-            raise ValueError(f"a message has no property {name!r} that can be set; there are {', '.join(_PAHO_NAMES)}")
-    return told

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
+from base64 import b64encode
 from dataclasses import replace
 
 import pytest
@@ -138,10 +140,7 @@ async def test_a_refused_login_is_one_clear_line_without_the_password(tmp_path, 
 
 
 async def test_a_user_with_the_right_password_is_let_in(tmp_path, opened, version):
-    # Mosquitto takes passwords as they are where they are not hashed yet, with -U; this is sha512-pbkdf2 of "p@ss/word".
-    import hashlib
-    from base64 import b64encode
-
+    # The form in which Mosquitto keeps passwords: PBKDF2 with SHA-512.
     salt = b"0123456789ab"
     digest = hashlib.pbkdf2_hmac("sha512", b"p@ss/word", salt, 101)
     tmp_path.mkdir(exist_ok=True)

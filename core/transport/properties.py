@@ -1,0 +1,40 @@
+"""PUBLISH properties: the specification's names, and paho's."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties as PahoProperties
+
+from core.message import Properties
+
+_NAMES = {
+    "PayloadFormatIndicator": "payload_format_indicator",
+    "MessageExpiryInterval": "message_expiry_interval",
+    "ContentType": "content_type",
+    "ResponseTopic": "response_topic",
+    "CorrelationData": "correlation_data",
+    "SubscriptionIdentifier": "subscription_identifier",
+    "UserProperty": "user_property",
+}
+_PAHO_NAMES = {name: paho_name for paho_name, name in _NAMES.items()}
+
+
+def from_paho(properties: PahoProperties) -> Properties | None:
+    """Give paho's properties under the specification's names; paho keeps each one set as an attribute of its name."""
+    found: dict[str, Any] = {_NAMES[name]: value for name, value in vars(properties).items() if name in _NAMES}
+    return cast("Properties", found) if found else None
+
+
+def to_paho(properties: Properties) -> PahoProperties:
+    """Give ``properties`` as paho takes them. Raises ValueError for a name that a sender cannot set."""
+    told = PahoProperties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    for name, value in properties.items():
+        if name == "user_property":
+            told.UserProperty = [tuple(pair) for pair in cast("Any", value)]
+        elif name in _PAHO_NAMES and name != "subscription_identifier":
+            setattr(told, _PAHO_NAMES[name], value)
+        else:
+            raise ValueError(f"a message has no property {name!r} that can be set; there are {', '.join(_PAHO_NAMES)}")
+    return told
