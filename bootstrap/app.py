@@ -61,6 +61,7 @@ class Application:
         self._publisher: Publisher | None = None
         self._consumer: Consumer | None = None
         self._status: StatusLine | None = None
+        self._ready: asyncio.Task[None] | None = None
 
     async def start(self) -> asyncio.Task[None]:
         """Start; give the session's task, which ends by itself only with a SessionTakenOverError. Raises StartError."""
@@ -93,7 +94,15 @@ class Application:
         self._say(start_block(settings, options, self._broker, self.router))
         self._status = StatusLine(self.ledger, log.info, dispatch.failures.flush)
         self._status.start()
-        return session.start(self._consumer)
+        working = session.start(self._consumer)
+        self._ready = asyncio.create_task(self._tell_ready(session), name="tell ready")
+        return working
+
+    async def _tell_ready(self, session: Session) -> None:
+        await session.connected()
+        version = session.connack.version if session.connack else self.settings.mqtt_version
+        filters = len(self.router.subscriptions())
+        log.info("ready: connected by MQTT %s, %d topic filter%s subscribed", version, filters, "s" * (filters != 1))
 
     async def _start_database(self) -> None:
         settings = self.settings
@@ -129,6 +138,8 @@ class Application:
 
     async def stop(self, hurry: asyncio.Event | None = None) -> None:
         """Stop in order; ``hurry``, once set, cuts off what is still in hand."""
+        if self._ready is not None:
+            self._ready.cancel()
         if self._consumer is not None:
             stopping = asyncio.ensure_future(self._consumer.stop(self.settings.shutdown_timeout))
             if hurry is not None:

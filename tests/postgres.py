@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Literal
 
+import asyncpg
 import psutil
 
 with warnings.catch_warnings():
@@ -87,6 +88,15 @@ def _lives(process: psutil.Process) -> bool:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+async def fetch(url: str, sql: str) -> list[tuple]:
+    """Ask the database at ``url``."""
+    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+    try:
+        return [tuple(row) for row in await connection.fetch(sql)]
+    finally:
+        await connection.close()
 
 
 _started: list[Postgres] = []

@@ -1,0 +1,181 @@
+"""What cannot work stops the start with one clear message and exit code 1; what may come is waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+
+import pytest
+
+from tests.mosquitto import Mosquitto, free_pair, free_port
+from tests.postgres import Postgres, fetch, postgres
+from tests.waiting import until
+
+ROUTER = """
+from core.router import Router
+
+router = Router()
+
+@router.on("t/<name>")
+async def handle(context):
+    pass
+"""
+
+
+def one_error(said: str, *parts: str) -> None:
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, said
+    for part in parts:
+        assert part in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("variables", "parts"),
+    [
+        ({"DATABASE_URL": "mysq://x"}, ["DATABASE_URL", "mysq"]),
+        ({"DATABASE_URL": "postgresql://u:s3cr3t@h/d"}, ["DATABASE_URL", "postgresql+asyncpg"]),
+        ({"MQTT_URL": "http://u:s3cr3t@h"}, ["MQTT_URL", "http", "mqtt://"]),
+        ({"MQTT_URL": "embedded://0.0.0.0:1883"}, ["this machine only"]),
+        ({"MQTT_KEEPALIVE": "soon"}, ["MQTT_KEEPALIVE", "soon", "whole number", ".env"]),
+        ({"LOG_LEVEL": "LOUD"}, ["LOG_LEVEL", "LOUD", "DEBUG, INFO"]),
+        ({"MQTT_CA_FILE": "/no/such.pem"}, ["MQTT_CA_FILE", "/no/such.pem", "readable"]),
+        ({"DATABASE_URL": "sqlite+aiosqlite:////dev/null/x.db"}, ["/dev/null"]),
+    ],
+)
+async def test_a_bad_setting(project, variables, parts):
+    code, said = await project(**variables).command("run")
+    assert code == 1
+    one_error(said, *parts)
+    assert "Traceback" not in said
+    assert "s3cr3t" not in said
+
+
+async def test_several_bad_settings_are_told_at_once(project):
+    code, said = await project(MQTT_KEEPALIVE="x", RETRY_FACTOR=0).command("config")
+    assert code == 1
+    assert [line.split("=")[0] for line in said.splitlines()] == ["error: MQTT_KEEPALIVE", "error: RETRY_FACTOR"]
+
+
+async def test_a_variable_that_is_no_setting_is_warned_of(project):
+    code, said = await project(MQTT_KEEP_ALIVE=30).command("routes")
+    assert code == 0
+    code, said = await project(MQTT_KEEP_ALIVE=30).command("config")
+    assert "MQTT_KEEP_ALIVE in .env is no setting, did you mean MQTT_KEEPALIVE?" in said
+
+
+async def test_a_broken_router_module_stops_the_start_with_its_traceback(project):
+    one = project({"good": ROUTER, "broken": "from core.router import Router\nrouter = Router()\nimport no_such_module\n"})
+    code, said = await one.command("run")
+    assert code == 1
+    one_error(said, "routers/broken.py", "no_such_module")
+    assert 'broken.py", line 3' in said
+
+
+async def test_a_module_without_a_router_stops_the_start(project):
+    code, said = await project({"empty": "x = 1\n"}).command("run")
+    assert code == 1
+    one_error(said, "routers/empty.py", "router = Router()")
+
+
+async def test_a_shadowed_route_stops_the_start_naming_both_places(project):
+    source = ROUTER + '\n@router.on("t/fixed")\nasync def late(context):\n    pass\n'
+    code, said = await project({"shadow": source}).command("run")
+    assert code == 1
+    one_error(said, "t/fixed", "t/<name>", "shadow.py:6", "shadow.py:10")
+
+
+async def test_no_routes_at_all_is_said(project):
+    code, said = await project({}).command("run")
+    assert code == 1
+    one_error(said, "app/routers")
+
+
+async def test_a_broken_model_module_stops_the_start(project):
+    code, said = await project({"good": ROUTER}, {"bad": "1 / 0\n"}).command("run")
+    assert code == 1
+    one_error(said, "app.models.bad", "ZeroDivisionError")
+
+
+@pytest.mark.parametrize(
+    ("database", "user", "part"), [("nowhere", "postgres", "nowhere"), ("postgres", "nobody", "nobody")]
+)
+async def test_an_unknown_database_or_user_stops_the_start(project, database, user, part):
+    code, said = await project(DATABASE_URL=postgres().url(database, user, "s3cr3t")).command("run")
+    assert code == 1
+    one_error(said, "cannot be used", part)
+    assert "s3cr3t" not in said
+
+
+async def test_a_database_that_is_not_there_is_waited_for(project, publisher):
+    server = Postgres()
+    url = server.new_database()
+    await asyncio.to_thread(server.stop)
+    one = project(DATABASE_URL=url)
+    worker = one.start()
+    await worker.says("waiting for the database")
+    await asyncio.to_thread(server.start)
+    await worker.says("answers now")
+    await worker.ready()
+    await (await publisher(one)).publish("devices/a/data", b'{"type": "t", "value": 1}', qos=1)
+
+    async def stored() -> bool:
+        return await fetch(url, "SELECT count(*) FROM sensor_readings") == [(1,)]
+
+    await until(stored)
+    assert await worker.stop() == 0
+    assert worker.output.count("waiting for the database") == 1
+
+
+async def test_waiting_for_the_database_can_be_stopped(project):
+    worker = project(DATABASE_URL=f"postgresql+asyncpg://u:s3cr3t@127.0.0.1:{free_port()}/d").start()
+    await worker.says("waiting for the database")
+    assert await worker.stop(signal.SIGINT) == 0
+    assert "s3cr3t" not in worker.output
+    assert "Traceback" not in worker.output
+
+
+async def test_a_broker_that_is_not_there_is_waited_for(project, tmp_path, publisher):
+    broker = Mosquitto(tmp_path / "late")
+    one = project(MQTT_URL=broker.url)
+    worker = one.start()
+    await worker.says("no connection: ")
+    await asyncio.to_thread(broker.start)
+    await worker.ready()
+    await (await publisher(one)).publish("devices/a/data", b'{"type": "t", "value": 1}', qos=1)
+    await until(lambda: one.count("sensor_readings") == 1)
+    assert await worker.stop() == 0
+    broker.stop()
+
+
+async def test_another_broker_on_the_port_is_used_and_said(project, mosquitto, publisher):
+    one = project(MQTT_URL=f"embedded://127.0.0.1:{mosquitto.port}")
+    worker = await one.start().ready()
+    assert "already running there" in worker.output
+    await (await publisher(mosquitto.url)).publish("devices/a/data", b'{"type": "t", "value": 1}', qos=1)
+    await until(lambda: one.count("sensor_readings") == 1)
+    assert await worker.stop() == 0
+
+
+async def test_something_else_on_the_port_is_one_clear_line(project):
+    port = free_pair()
+    with socket.create_server(("127.0.0.1", port)):
+        code, said = await project(MQTT_URL=f"embedded://127.0.0.1:{port}").command("run")
+    assert code == 1
+    one_error(said, str(port), "choose another port")
+    assert "Traceback" not in said
+
+
+async def test_commands_without_a_worker_say_what_to_do(project):
+    code, said = await project().command("publish", "t", "x")
+    assert code == 1
+    one_error(said, "make run")
+
+
+async def test_a_second_start_of_the_same_project_uses_the_first_ones_broker(project):
+    one = project(MQTT_CLIENT_ID="first")
+    await one.start().ready()
+    second = one.set(MQTT_CLIENT_ID="second").start()
+    await second.ready()
+    assert "already running there" in second.output
+    assert await second.stop() == 0
