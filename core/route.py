@@ -87,7 +87,10 @@ class Route:
         if isinstance(order_by, str):
             key: Hashable = params[order_by]
             return key
-        return order_by(message)
+        key = order_by(message)
+        # A key that cannot be one raises here, where it costs this message alone.
+        hash(key)
+        return key
 
 
 def make_route(
