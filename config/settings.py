@@ -53,21 +53,31 @@ class Settings(BaseSettings):
     )
     mqtt_client_id: str = _setting(
         "",
-        "The client identifier, which the broker keeps the session under; empty: made of host name and folder.",
+        "The client identifier, under which the broker keeps the session; empty: made of host name and folder.",
         "text without spaces, different for each worker",
         pattern=r"^[^\s]*$",
         max_length=200,
     )
-    mqtt_keepalive: int = _setting(60, "Seconds between signs of life.", "a whole number of 5 to 65535", ge=5, le=65_535)
+    mqtt_keepalive: int = _setting(
+        60,
+        "Seconds of silence after which the connection is probed (Keep Alive).",
+        "a whole number of 5 to 65535",
+        ge=5,
+        le=65_535,
+    )
     mqtt_session_expiry: int = _setting(
         86_400,
-        "How long the broker keeps the session of a worker that is gone (MQTT 5).",
+        "Seconds for which the broker keeps the session of a worker that is gone (MQTT 5).",
         "a whole number of seconds from 0 to 4294967295",
         ge=0,
         le=4_294_967_295,
     )
     mqtt_receive_maximum: int = _setting(
-        1000, "How many messages may be in hand at once.", "a whole number of 1 to 65535", ge=1, le=65_535
+        1000,
+        "How many messages may be in hand at once; beyond it the broker waits.",
+        "a whole number of 1 to 65535",
+        ge=1,
+        le=65_535,
     )
     mqtt_ca_file: File = _setting(
         None, "The authorities to trust (PEM); empty: the system's.", "the path of a readable file"
@@ -87,28 +97,30 @@ class Settings(BaseSettings):
         "The database, or postgresql+asyncpg://user:pass@host/name; empty: none.",
         "a URL such as postgresql+asyncpg://user:pass@host/name, or empty",
     )
-    db_pool_size: int = _setting(10, "Connections that are kept.", "a whole number of 1 to 1000", ge=1, le=1000)
+    db_pool_size: int = _setting(
+        10, "Connections that are kept open to the database.", "a whole number of 1 to 1000", ge=1, le=1000
+    )
     db_max_overflow: int = _setting(
         20, "Connections that are made beyond those when they are taken.", "a whole number of 0 to 1000", ge=0, le=1000
     )
-    db_pool_timeout: float = _setting(30, "How long to wait for a free connection.", "a positive number", gt=0)
-    db_pool_recycle: int = _setting(3600, "The age at which a connection is replaced.", "a whole number from 1", ge=1)
+    db_pool_timeout: float = _setting(30, "Seconds to wait for a free connection.", "a positive number", gt=0)
+    db_pool_recycle: int = _setting(3600, "Seconds after which a connection is replaced.", "a whole number from 1", ge=1)
 
     # Delivery
-    handler_timeout: float = _setting(30, "How long a handler may take before it is cut off.", "a positive number", gt=0)
+    handler_timeout: float = _setting(30, "Seconds that a handler may take before it is cut off.", "a positive number", gt=0)
     retry_attempts: int = _setting(
         3, "How often a message runs before it is a dead letter.", "a whole number of 1 to 1000", ge=1, le=1000
     )
-    retry_first: float = _setting(0.2, "The pause before its second run.", "a number from 0", ge=0)
+    retry_first: float = _setting(0.2, "Seconds before its second run.", "a number from 0", ge=0)
     retry_factor: float = _setting(4, "How many times longer each further pause is.", "a number from 1", ge=1)
-    retry_most: float = _setting(30, "The longest pause between two runs.", "a number from 0", ge=0)
+    retry_most: float = _setting(30, "The longest pause between two runs, in seconds.", "a number from 0", ge=0)
     dead_letter_max: int = _setting(100_000, "How many dead letters are kept; the oldest go.", "a whole number from 1", ge=1)
 
     # The process
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _setting(
-        "INFO", "How much is logged.", "DEBUG, INFO, WARNING or ERROR"
+        "INFO", "What is logged: DEBUG, INFO, WARNING or ERROR, and all that is graver.", "DEBUG, INFO, WARNING or ERROR"
     )
-    shutdown_timeout: float = _setting(30, "How long a stop waits for messages in hand.", "a number from 0", ge=0)
+    shutdown_timeout: float = _setting(30, "Seconds that a stop waits for the messages in hand.", "a number from 0", ge=0)
 
     @field_validator("log_level", mode="before")
     @classmethod

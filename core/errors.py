@@ -14,7 +14,7 @@ class RouteMQError(Exception):
 # -- at start: these stop it -------------------------------------------------------------------------------------------
 
 
-class SettingsError(RouteMQError):
+class SettingsError(RouteMQError, ValueError):
     """A setting has a value that it cannot have."""
 
 
