@@ -10,7 +10,7 @@ import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from bootstrap.status import StatusLine, start_block
 from core.database import ambient
@@ -20,6 +20,7 @@ from core.delivery.consumer import Consumer
 from core.delivery.dead_letters import DeadLetterFile, DeadLetterTable
 from core.delivery.dispatch import Dispatch
 from core.delivery.ledger import Ledger
+from core.delivery.session_record import SessionFile, SessionRecord, SessionTable
 from core.delivery.tables import metadata
 from core.discovery import discover
 from core.errors import SessionTakenOverError, StartError, one_line
@@ -31,15 +32,18 @@ from core.transport.embedded import EmbeddedBroker
 from core.transport.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
     from typing import Any
 
     from config.settings import Settings
     from core.router import Router
 
+T = TypeVar("T")
+
 log = logging.getLogger("routemq")
 
 DEAD_LETTER_FILE = Path("storage/dead_letters.jsonl")
+SESSION_FILE = Path("storage/sessions.json")
 DATABASE_FIRST_PAUSE = 0.5
 DATABASE_MOST_PAUSE = 10.0
 
@@ -73,7 +77,12 @@ class Application:
             self._broker = EmbeddedBroker(options)
             options = await self._broker.start()
 
-        session = self._session = Session(connector(options), options.address, self.router.subscriptions())
+        subscriptions = self.router.subscriptions()
+        store = SessionTable(ambient.database().begin) if Model._is_enabled else SessionFile(SESSION_FILE)
+        record = SessionRecord(store, options.client_id, options.address)
+        filters = [subscription.topic_filter for subscription in subscriptions]
+        stale = await self._once_it_answers(lambda: record.take(filters))
+        session = self._session = Session(connector(options), options.address, subscriptions, stale=stale, hold=record)
         publishing = replace(options, client_id=f"{options.client_id}-p", clean_start=True)
         publisher = self._publisher = Publisher(connector(publishing), options.address)
         acknowledgements = Acknowledgements(session.acknowledge)
@@ -116,15 +125,18 @@ class Application:
         if not Model._is_enabled:
             return
         import_models()
-        database = ambient.database()
+        await self._once_it_answers(lambda: ambient.database().create_tables(Base.metadata, metadata))
+
+    async def _once_it_answers(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Give what ``call`` gives, waiting for the database if that does not answer. Raises StartError."""
         pause = DATABASE_FIRST_PAUSE
         waiting = False
         while True:
             try:
-                await database.create_tables(Base.metadata, metadata)
+                given = await call()
             except Exception as error:  # noqa: BLE001 - whatever a driver raises is told, or waited out
-                fault = fault_of(error)
-                if fault in {Fault.MESSAGE, Fault.SETUP}:
+                database = ambient.database() if Model._is_enabled else "in storage/"
+                if fault_of(error) in {Fault.MESSAGE, Fault.SETUP}:
                     raise StartError(f"the database {database} cannot be used: {_first_line(error)}") from None
                 if not waiting:
                     waiting = True
@@ -133,8 +145,8 @@ class Application:
                 pause = min(pause * 2, DATABASE_MOST_PAUSE)
             else:
                 if waiting:
-                    log.warning("the database %s answers now", database)
-                return
+                    log.warning("the database %s answers now", ambient.database())
+                return given
 
     async def stop(self, hurry: asyncio.Event | None = None) -> None:
         """Stop in order; ``hurry``, once set, cuts off what is still in hand."""

@@ -6,13 +6,12 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from core.context import build
 from core.database.fault import Fault, fault_of
 from core.delivery.dead_letters import DeadLetter
-from core.delivery.deadlines import Deadlines
 from core.delivery.failure_log import FailureLog
 from core.delivery.outage import Outage
 from core.delivery.outcome import Bury, Done, RetryAfter, decide
+from core.delivery.runs import Runs
 from core.errors import HandlerTimeoutError
 
 if TYPE_CHECKING:
@@ -49,12 +48,10 @@ class Dispatch:
         self._acknowledgements = acknowledgements
         self._dead_letters = dead_letters
         self._last_resort = last_resort
-        self._publish = publish
+        self._runs = Runs(publish, timeout)
         self._client_id = client_id
         self._retry = retry
-        self._timeout = timeout
         self._outage = Outage(log)
-        self._deadlines = Deadlines()
 
     async def deliver(self, delivery: Delivery) -> None:
         """Run ``delivery`` until it has its end; nothing but a cancellation comes out of here."""
@@ -64,7 +61,7 @@ class Dispatch:
             if self._outage.active:
                 await self._outage.over(delivery)
             delivery.attempt += 1
-            error = await self._run(delivery)
+            error = await self._runs.run(delivery)
             fault = Fault.MESSAGE if error is None else fault_of(error)
             outcome = decide(error, fault, delivery.attempt, delivery.again, retry)
             if error is None or isinstance(outcome, Done):
@@ -80,40 +77,6 @@ class Dispatch:
                 delivery.attempt -= 1
                 await self._outage.sit_out(delivery, error)
         self._acknowledgements.settle(delivery)
-
-    async def _run(self, delivery: Delivery) -> BaseException | None:
-        """Run the handler once and give what it raised, or None."""
-        route = delivery.route
-        if delivery.refused is not None or route is None:
-            return delivery.refused
-        run = self._deadlines.begin(delivery, route.options.timeout or self._timeout)
-        try:
-            await route.call(
-                build(
-                    delivery.message,
-                    route,
-                    delivery.params,
-                    delivery.first_at,
-                    delivery.message_id,
-                    delivery.attempt,
-                    self._publish,
-                )
-            )
-        except asyncio.CancelledError as error:
-            if delivery.timed_out:
-                return HandlerTimeoutError(f"the handler did not return within {run.timeout:g} s and was cut off")
-            if run.task.cancelling():
-                raise
-            # A cancellation that is not ours came out of the handler, from a task of its own: that is its failure.
-            return error
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises costs its message alone
-            return error
-        finally:
-            run.end()
-            if delivery.timed_out:
-                delivery.timed_out = False
-                run.task.uncancel()
-        return None
 
     async def _wait_for_retry(self, delivery: Delivery, error: BaseException, outcome: RetryAfter) -> None:
         if isinstance(error, HandlerTimeoutError):
@@ -151,5 +114,5 @@ class Dispatch:
 
     def stop(self) -> None:
         """Stop the clocks and tell what the log was spared so far."""
-        self._deadlines.stop()
+        self._runs.stop()
         self.failures.close()

@@ -37,3 +37,13 @@ dead_letters = Table(
     Column("last_at", DateTime(timezone=True), nullable=False),
     Column("client_id", Text, nullable=False),
 )
+
+sessions = Table(
+    "routemq_sessions",
+    metadata,
+    Column("client_id", Text, primary_key=True),
+    Column("broker", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("filters", JSON, nullable=False),
+    Column("changed_at", DateTime(timezone=True), nullable=False),
+)

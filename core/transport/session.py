@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from core.errors import BrokerRefusedError, ConnectionLostError, SessionTakenOverError, TransportError, one_line
 from core.transport.base import SESSION_TAKEN_OVER
@@ -23,20 +23,45 @@ FIRST = 0.5
 FACTOR = 2.0
 MOST = 30.0
 REMIND_EVERY = 60.0
+HOLD_TIMEOUT = 2.0
+"""Seconds that the hold on the session may take to answer."""
+
+
+class Hold(Protocol):
+    """This process's hold on a session, as far as it can be known beside the broker. Both may raise anything."""
+
+    async def is_held(self) -> bool:
+        """Say whether no other process has taken the session."""
+
+    async def subscribed(self) -> None:
+        """Take note that the session has the filters that it should have, and no others."""
 
 
 class Session:
     """Keeps one connection to the broker: reconnects for ever, with growing, jittered pauses (0.5 s to 30 s).
 
     ``address`` names the broker in the log. What is subscribed is told to the broker on the first connection, and again
-    on each later one on which it has lost the session. The log has one line when the connection is down, one a minute
-    while it stays so or when the reason changes, and one when it is back.
+    on each later one on which it has lost the session; ``stale`` filters, of routes that are gone, are unsubscribed on the
+    first. ``hold`` is asked before each reconnection, since not every broker says that another client took over.
+
+    The log has one line when the connection is down, one a minute while it stays so or when the reason changes, and one
+    when it is back.
     """
 
-    def __init__(self, connect: Connect, address: str, subscriptions: Sequence[Subscription] = ()) -> None:
+    def __init__(
+        self,
+        connect: Connect,
+        address: str,
+        subscriptions: Sequence[Subscription] = (),
+        *,
+        stale: Sequence[str] = (),
+        hold: Hold | None = None,
+    ) -> None:
         self._connect = connect
         self._address = address
         self._subscriptions = tuple(subscriptions)
+        self._stale = tuple(stale)
+        self._hold = hold
         self._listener: Listener | None = None
         self._task: asyncio.Task[None] | None = None
         self._latest: Connection | None = None
@@ -85,7 +110,7 @@ class Session:
                 connack = await connection.open()
                 began = monotonic()
                 if not (subscribed and connack.session_present):
-                    await self._subscribe(connection)
+                    await self._subscribe(connection, connack)
                     subscribed = True
                 if self._paused:
                     connection.pause_reading()
@@ -96,10 +121,7 @@ class Session:
                 if self._stopping:
                     return
                 if closure.reason_code == SESSION_TAKEN_OVER:
-                    raise SessionTakenOverError(  # noqa: TRY301 - ends the task, whose caller is told
-                        f"another client took over the session at {self._address}: it has the same client identifier; "
-                        "give each worker an MQTT_CLIENT_ID of its own"
-                    )
+                    raise self._taken_over()
                 self._tell_down(f"connection to {self._address} lost: {closure.reason}")
             except SessionTakenOverError:
                 raise
@@ -111,17 +133,44 @@ class Session:
                 await asyncio.shield(connection.close())
             if held > MOST:
                 pause = FIRST
+            if subscribed and not await self._is_held():
+                raise self._taken_over()
             await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads load, guards nothing
             pause = FIRST if held > MOST else min(pause * FACTOR, MOST)
 
-    async def _subscribe(self, connection: Connection) -> None:
-        if not self._subscriptions:
-            return
+    async def _subscribe(self, connection: Connection, connack: Connack) -> None:
+        if self._stale and connack.session_present:
+            await connection.unsubscribe(self._stale)
+            log.info("unsubscribed what no route wants any more: %s", ", ".join(self._stale))
+        self._stale = ()
+        if self._subscriptions:
+            try:
+                await connection.subscribe(self._subscriptions)
+            except BrokerRefusedError as error:
+                # The filters that it did accept go on.
+                log.error("%s", error)  # noqa: TRY400 - the error says it all
+        if self._hold is not None:
+            try:
+                async with asyncio.timeout(HOLD_TIMEOUT):
+                    await self._hold.subscribed()
+            except Exception as error:  # noqa: BLE001 - it is remembered at the next start then
+                log.warning("the session's topic filters could not be remembered: %s", one_line(error))
+
+    async def _is_held(self) -> bool:
+        if self._hold is None:
+            return True
         try:
-            await connection.subscribe(self._subscriptions)
-        except BrokerRefusedError as error:
-            # The filters that it did accept go on.
-            log.error("%s", error)  # noqa: TRY400 - the error says it all
+            async with asyncio.timeout(HOLD_TIMEOUT):
+                return await self._hold.is_held()
+        except Exception as error:  # noqa: BLE001 - the database may be down with the network; what is not known stops nothing
+            log.debug("whether the session is held could not be found out: %s", one_line(error))
+            return True
+
+    def _taken_over(self) -> SessionTakenOverError:
+        return SessionTakenOverError(
+            f"another client took over the session at {self._address}: it has the same client identifier; give each worker "
+            "an MQTT_CLIENT_ID of its own"
+        )
 
     def _stands(self, connection: Connection, connack: Connack) -> None:
         self._connection = connection

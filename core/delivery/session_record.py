@@ -1,0 +1,136 @@
+"""What is remembered of the worker's session with its broker: which process has it, and which topic filters are in it.
+
+MQTT has no way to ask for either. A filter of a route that is gone would bring messages for ever, and a second process with
+the same client identifier looks like a broken network on brokers that do not say "session taken over" (Mosquitto 2.0.11).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sqlalchemy import delete, insert, select
+
+from core.delivery.tables import sessions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """``owner`` is a random word that each process makes for itself; ``filters`` are the session's topic filters."""
+
+    owner: str
+    filters: tuple[str, ...]
+
+
+class SessionStore(Protocol):
+    """Where sessions are remembered, by client identifier and broker address. Raises what the storage raises."""
+
+    async def read(self, client_id: str, broker: str) -> Remembered | None:
+        """Give what is remembered."""
+
+    async def write(self, client_id: str, broker: str, remembered: Remembered) -> None:
+        """Remember."""
+
+
+class SessionTable:
+    """Sessions in the table ``routemq_sessions``; ``begin`` opens a transaction that commits at its end."""
+
+    def __init__(self, begin: Callable[[], AbstractAsyncContextManager[AsyncConnection]]) -> None:
+        self._begin = begin
+
+    async def read(self, client_id: str, broker: str) -> Remembered | None:
+        """Give what is remembered."""
+        wanted = select(sessions.c.owner, sessions.c.filters).where(
+            sessions.c.client_id == client_id, sessions.c.broker == broker
+        )
+        async with self._begin() as connection:
+            row = (await connection.execute(wanted)).one_or_none()
+        return None if row is None else Remembered(row.owner, tuple(row.filters))
+
+    async def write(self, client_id: str, broker: str, remembered: Remembered) -> None:
+        """Remember, in the place of what was remembered before."""
+        own = (sessions.c.client_id == client_id, sessions.c.broker == broker)
+        row = {
+            "client_id": client_id,
+            "broker": broker,
+            "owner": remembered.owner,
+            "filters": list(remembered.filters),
+            "changed_at": datetime.now(UTC),
+        }
+        async with self._begin() as connection:
+            await connection.execute(delete(sessions).where(*own))
+            await connection.execute(insert(sessions).values(row))
+
+
+class SessionFile:
+    """Sessions in a JSON file, for applications without a database."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def read(self, client_id: str, broker: str) -> Remembered | None:
+        """Give what is remembered."""
+        found = (await asyncio.to_thread(self._load)).get(f"{client_id} {broker}")
+        return None if found is None else Remembered(found["owner"], tuple(found["filters"]))
+
+    async def write(self, client_id: str, broker: str, remembered: Remembered) -> None:
+        """Remember, in the place of what was remembered before."""
+        await asyncio.to_thread(self._save, f"{client_id} {broker}", remembered)
+
+    def _load(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self._path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _save(self, key: str, remembered: Remembered) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        entries = self._load()
+        entries[key] = {"owner": remembered.owner, "filters": list(remembered.filters)}
+        # Replaced as a whole: a crash leaves the old file or the new one.
+        written = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}")
+        written.write_text(json.dumps(entries, indent=1), encoding="utf-8")
+        written.replace(self._path)
+
+
+class SessionRecord:
+    """This process's hold on the session of ``client_id`` at ``broker``."""
+
+    def __init__(self, store: SessionStore, client_id: str, broker: str) -> None:
+        self._store = store
+        self._client_id = client_id
+        self._broker = broker
+        self._owner = secrets.token_hex(8)
+        self._filters: tuple[str, ...] = ()
+
+    async def take(self, filters: Iterable[str]) -> list[str]:
+        """Make the session this process's, with ``filters`` to be subscribed; give those it has that are wanted no more.
+
+        What it has is remembered until it is unsubscribed. Raises what the storage raises.
+        """
+        self._filters = tuple(filters)
+        before = await self._store.read(self._client_id, self._broker)
+        stale = sorted(set(before.filters) - set(self._filters)) if before is not None else []
+        await self._store.write(self._client_id, self._broker, Remembered(self._owner, (*self._filters, *stale)))
+        return stale
+
+    async def subscribed(self) -> None:
+        """Take note that the session has the wanted filters and no others. Raises what the storage raises."""
+        await self._store.write(self._client_id, self._broker, Remembered(self._owner, self._filters))
+
+    async def is_held(self) -> bool:
+        """Say whether no other process has taken the session meanwhile. Raises what the storage raises."""
+        found = await self._store.read(self._client_id, self._broker)
+        return found is None or found.owner == self._owner
