@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import logging
-import pkgutil
 import signal
 import sys
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
+from bootstrap import storage
 from bootstrap.status import StatusLine, start_block
-from core.database import ambient
-from core.database.fault import Fault, fault_of
 from core.delivery.acknowledge import Acknowledgements
 from core.delivery.consumer import Consumer
-from core.delivery.dead_letters import DeadLetterFile, DeadLetterTable
 from core.delivery.dispatch import Dispatch
 from core.delivery.ledger import Ledger
-from core.delivery.session_record import SessionFile, SessionRecord, SessionTable
-from core.delivery.tables import metadata
+from core.delivery.session_record import SessionRecord
 from core.discovery import discover
-from core.errors import SessionTakenOverError, StartError, one_line
-from core.model import Base, Model
+from core.errors import SessionTakenOverError
+from core.model import Model
 from core.publisher import Publisher
 from core.retry import Retry
 from core.transport.connect import connector
@@ -32,20 +26,13 @@ from core.transport.embedded import EmbeddedBroker
 from core.transport.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Callable, Coroutine
     from typing import Any
 
     from config.settings import Settings
     from core.router import Router
 
-T = TypeVar("T")
-
 log = logging.getLogger("routemq")
-
-DEAD_LETTER_FILE = Path("storage/dead_letters.jsonl")
-SESSION_FILE = Path("storage/sessions.json")
-DATABASE_FIRST_PAUSE = 0.5
-DATABASE_MOST_PAUSE = 10.0
 
 
 class Application:
@@ -71,27 +58,26 @@ class Application:
         """Start; give the session's task, which ends by itself only with a SessionTakenOverError. Raises StartError."""
         settings = self.settings
         self.router.freeze()
-        await self._start_database()
+        storage.configure(settings)
+        await storage.once_it_answers(storage.create_tables)
         options = settings.connect_options()
         if options.scheme == "embedded":
             self._broker = EmbeddedBroker(options)
             options = await self._broker.start()
 
         subscriptions = self.router.subscriptions()
-        store = SessionTable(ambient.database().begin) if Model._is_enabled else SessionFile(SESSION_FILE)
-        record = SessionRecord(store, options.client_id, options.address)
+        record = SessionRecord(storage.sessions(), options.client_id, options.address)
         filters = [subscription.topic_filter for subscription in subscriptions]
-        stale = await self._once_it_answers(lambda: record.take(filters))
+        stale = await storage.once_it_answers(lambda: record.take(filters))
         session = self._session = Session(connector(options), options.address, subscriptions, stale=stale, hold=record)
         publishing = replace(options, client_id=f"{options.client_id}-p", clean_start=True)
         publisher = self._publisher = Publisher(connector(publishing), options.address)
         acknowledgements = Acknowledgements(session.acknowledge)
-        file = DeadLetterFile(DEAD_LETTER_FILE)
         dispatch = Dispatch(
             self.ledger,
             acknowledgements,
-            DeadLetterTable(ambient.database().begin, settings.dead_letter_max) if Model._is_enabled else file,
-            file,
+            storage.dead_letters(settings),
+            storage.dead_letter_file(settings),
             publisher.publish,
             options.client_id,
             Retry(settings.retry_attempts, settings.retry_first, settings.retry_factor, settings.retry_most),
@@ -112,41 +98,6 @@ class Application:
         version = session.connack.version if session.connack else self.settings.mqtt_version
         filters = len(self.router.subscriptions())
         log.info("ready: connected by MQTT %s, %d topic filter%s subscribed", version, filters, "s" * (filters != 1))
-
-    async def _start_database(self) -> None:
-        settings = self.settings
-        Model.configure(
-            settings.database_url,
-            pool_size=settings.db_pool_size,
-            max_overflow=settings.db_max_overflow,
-            pool_timeout=settings.db_pool_timeout,
-            pool_recycle=settings.db_pool_recycle,
-        )
-        if not Model._is_enabled:
-            return
-        import_models()
-        await self._once_it_answers(lambda: ambient.database().create_tables(Base.metadata, metadata))
-
-    async def _once_it_answers(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Give what ``call`` gives, waiting for the database if that does not answer. Raises StartError."""
-        pause = DATABASE_FIRST_PAUSE
-        waiting = False
-        while True:
-            try:
-                given = await call()
-            except Exception as error:  # noqa: BLE001 - whatever a driver raises is told, or waited out
-                database = ambient.database() if Model._is_enabled else "in storage/"
-                if fault_of(error) in {Fault.MESSAGE, Fault.SETUP}:
-                    raise StartError(f"the database {database} cannot be used: {_first_line(error)}") from None
-                if not waiting:
-                    waiting = True
-                    log.error("waiting for the database %s: %s", database, _first_line(error))  # noqa: TRY400
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, DATABASE_MOST_PAUSE)
-            else:
-                if waiting:
-                    log.warning("the database %s answers now", ambient.database())
-                return given
 
     async def stop(self, hurry: asyncio.Event | None = None) -> None:
         """Stop in order; ``hurry``, once set, cuts off what is still in hand."""
@@ -210,18 +161,6 @@ class Application:
         return code
 
 
-def import_models(package: str = "app.models") -> None:
-    """Import all modules of ``package``, so that their tables are known. Raises StartError."""
-    found = importlib.import_module(package)
-    for module in pkgutil.iter_modules(found.__path__):
-        try:
-            importlib.import_module(f"{package}.{module.name}")
-        except Exception as error:
-            raise StartError(
-                f"the model module {package}.{module.name} cannot be imported: {type(error).__name__}: {error}"
-            ) from error
-
-
 def run(settings: Settings) -> int:
     """Run the worker with ``settings`` until it is told to stop; give its exit code. Raises RouteMQError at start."""
     logging.basicConfig(
@@ -243,9 +182,3 @@ def run_loop(main: Coroutine[Any, Any, int]) -> int:
             log.debug("uvloop is not installed, running on asyncio's own event loop")
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(main)
-
-
-def _first_line(error: BaseException) -> str:
-    """Give what the driver said: SQLAlchemy's message goes on with the statement and a link."""
-    original = getattr(error, "orig", None)
-    return one_line(original or error)

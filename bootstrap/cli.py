@@ -117,6 +117,59 @@ def replay(
     _run(replayed(settings(), out, file, topic, rate=rate, qos=qos))
 
 
+@app.command()
+def doctor() -> None:
+    """Look whether everything is there that run needs."""
+    from bootstrap.doctor import doctor as examine  # noqa: PLC0415
+
+    _run(examine(load(), out))
+
+
+dead_letters = typer.Typer(
+    help="Look at messages that could not be handled, run them again, drop them.", no_args_is_help=True
+)
+app.add_typer(dead_letters, name="dead-letters")
+
+Ids = Annotated[list[int] | None, typer.Argument(help="Ids, as list shows them.")]
+OfRoute = Annotated[str | None, typer.Option("--route", help="Those of the route with this name.")]
+All = Annotated[bool, typer.Option("--all", help="All of them.")]
+
+
+@dead_letters.command("list")
+def list_dead_letters(
+    route: OfRoute = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, the latest.")] = 50,
+) -> None:
+    """Show the latest dead letters."""
+    from bootstrap.dead_letters import list_them  # noqa: PLC0415
+
+    _run(list_them(settings(), out, route=route, most=limit))
+
+
+@dead_letters.command()
+def show(number: Annotated[int, typer.Argument(metavar="ID")]) -> None:
+    """Show one with everything that is known of it."""
+    from bootstrap.dead_letters import show as shown  # noqa: PLC0415
+
+    _run(shown(settings(), out, number))
+
+
+@dead_letters.command("replay")
+def replay_dead_letters(ids: Ids = None, route: OfRoute = None, all_: All = False) -> None:  # noqa: FBT002
+    """Run them through the application, in this process; one whose handler succeeds is removed."""
+    from bootstrap.dead_letters import replay as replayed  # noqa: PLC0415
+
+    _run(replayed(settings(), out, ids or [], route=route, all_=all_))
+
+
+@dead_letters.command()
+def drop(ids: Ids = None, route: OfRoute = None, all_: All = False) -> None:  # noqa: FBT002
+    """Remove them for good."""
+    from bootstrap.dead_letters import drop as dropped  # noqa: PLC0415
+
+    _run(dropped(settings(), out, ids or [], route=route, all_=all_))
+
+
 def _run(command: Coroutine[Any, Any, int]) -> None:
     raise typer.Exit(asyncio.run(command))
 

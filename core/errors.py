@@ -72,6 +72,10 @@ class PayloadError(MessageError):
     """A body that the route's codec cannot decode."""
 
 
+class ReplayStoppedError(RouteMQError):
+    """The infrastructure failed while dead letters were run again; those that were not run stay."""
+
+
 # -- database ----------------------------------------------------------------------------------------------------------
 
 

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import json
 import logging
-import os
 import traceback
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, func, insert, select
 
 from core.delivery.tables import dead_letters
 from core.errors import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from contextlib import AbstractAsyncContextManager
-    from pathlib import Path
 
+    from sqlalchemy import Select
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from core.delivery.delivery import Delivery
+    from core.message import Properties
 
 log = logging.getLogger("routemq.delivery")
 
@@ -74,11 +72,41 @@ class DeadLetter:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A dead letter where it is stored, under its number there."""
+
+    id: int
+    letter: DeadLetter
+
+
 class DeadLetters(Protocol):
     """A place for dead letters."""
 
     async def add(self, dead_letter: DeadLetter) -> None:
         """Store ``dead_letter``; it is durable when this returns. Raises what the storage raises."""
+
+
+class DeadLetterStore(DeadLetters, Protocol):
+    """A place where dead letters have ascending numbers and can be looked at. Everything raises what the storage raises."""
+
+    async def count(self) -> int:
+        """Give how many there are."""
+
+    async def last(self) -> int:
+        """Give the highest number, 0 if there are none."""
+
+    async def read(self, *, after: int = 0, most: int = 100, route: str | None = None) -> list[Stored]:
+        """Give at most ``most`` of those with numbers above ``after``, the oldest first; ``route`` is a route's name."""
+
+    async def latest(self, *, most: int, route: str | None = None) -> list[Stored]:
+        """Give the latest ``most``, the oldest of them first."""
+
+    async def get(self, number: int) -> Stored | None:
+        """Give the one with this number."""
+
+    async def remove(self, numbers: Collection[int]) -> int:
+        """Remove those with these numbers, and give how many there were."""
 
 
 class DeadLetterTable:
@@ -107,26 +135,50 @@ class DeadLetterTable:
         if gone.rowcount:
             log.warning("%d dead letters deleted, the oldest: more than DEAD_LETTER_MAX=%d", gone.rowcount, self._most)
 
+    async def count(self) -> int:
+        """Give how many there are."""
+        async with self._begin() as connection:
+            return int((await connection.execute(select(func.count()).select_from(dead_letters))).scalar_one())
 
-class DeadLetterFile:
-    """Dead letters in a file, one JSON object a line, for applications without a database."""
+    async def last(self) -> int:
+        """Give the highest number, 0 if there are none."""
+        async with self._begin() as connection:
+            return int((await connection.execute(select(func.max(dead_letters.c.id)))).scalar_one() or 0)
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = asyncio.Lock()
+    async def read(self, *, after: int = 0, most: int = 100, route: str | None = None) -> list[Stored]:
+        """Give at most ``most`` of those with numbers above ``after``, the oldest first."""
+        wanted = select(dead_letters).where(dead_letters.c.id > after).order_by(dead_letters.c.id).limit(most)
+        return await self._read(wanted, route)
 
-    async def add(self, dead_letter: DeadLetter) -> None:
-        """Append ``dead_letter`` and wait until it is on the disk."""
-        line = json.dumps(json_ready(asdict(dead_letter))) + "\n"
-        async with self._lock:
-            await asyncio.to_thread(self._append, line)
+    async def latest(self, *, most: int, route: str | None = None) -> list[Stored]:
+        """Give the latest ``most``, the oldest of them first."""
+        return (await self._read(select(dead_letters).order_by(dead_letters.c.id.desc()).limit(most), route))[::-1]
 
-    def _append(self, line: str) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+    async def _read(self, wanted: Select[Any], route: str | None) -> list[Stored]:
+        if route is not None:
+            wanted = wanted.where(dead_letters.c.route == route)
+        async with self._begin() as connection:
+            return [_stored(row._mapping) for row in await connection.execute(wanted)]  # noqa: SLF001 - its public name
+
+    async def get(self, number: int) -> Stored | None:
+        """Give the one with this number."""
+        found = await self.read(after=number - 1, most=1)
+        return found[0] if found and found[0].id == number else None
+
+    async def remove(self, numbers: Collection[int]) -> int:
+        """Remove those with these numbers, and give how many there were."""
+        async with self._begin() as connection:
+            return (await connection.execute(delete(dead_letters).where(dead_letters.c.id.in_(list(numbers))))).rowcount
+
+
+def _stored(row: Any) -> Stored:
+    values = dict(row)
+    number = values.pop("id")
+    for name in ("first_at", "last_at"):
+        if values[name].tzinfo is None:
+            # SQLite keeps no time zone.
+            values[name] = values[name].replace(tzinfo=UTC)
+    return Stored(number, DeadLetter(**values))
 
 
 def json_ready(values: Any) -> dict[str, Any]:
@@ -140,3 +192,15 @@ def json_ready(values: Any) -> dict[str, Any]:
         else:
             ready[name] = value
     return ready
+
+
+def from_json(properties: dict[str, Any] | None) -> Properties | None:
+    """Give properties back that ``json_ready`` made ready."""
+    if not properties:
+        return None
+    given = dict(properties)
+    if "correlation_data" in given:
+        given["correlation_data"] = base64.b64decode(given["correlation_data"])
+    if "user_property" in given:
+        given["user_property"] = [(name, value) for name, value in given["user_property"]]
+    return cast("Properties", given)

@@ -100,17 +100,24 @@ class Dispatch:
         dead_letter = DeadLetter.of(delivery, error, self._client_id)
         while True:
             try:
-                await self._dead_letters.add(dead_letter)
-            except Exception as refusal:
-                if fault_of(refusal) is not Fault.MESSAGE:
-                    await self._outage.sit_out(delivery, refusal)
-                    continue
-                log.exception("a dead letter could not be stored in its table and goes to the file instead")
-                await self._last_resort.add(dead_letter)
+                await self._store(dead_letter)
+            except Exception as refusal:  # noqa: BLE001 - until it is stored somewhere, it waits
+                await self._outage.sit_out(delivery, refusal)
+                continue
             self._outage.answered(delivery)
             self._ledger.dead_lettered += 1
             self.failures.failed(delivery, error, "now a dead letter")
             return
+
+    async def _store(self, dead_letter: DeadLetter) -> None:
+        """Store in the first place, or in the last resort where that refuses this one. Raises what keeps both from it."""
+        try:
+            await self._dead_letters.add(dead_letter)
+        except Exception as refusal:
+            if fault_of(refusal) is not Fault.MESSAGE:
+                raise
+            log.exception("a dead letter could not be stored in its table and goes to the file instead")
+            await self._last_resort.add(dead_letter)
 
     def stop(self) -> None:
         """Stop the clocks and tell what the log was spared so far."""

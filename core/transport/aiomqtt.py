@@ -182,6 +182,8 @@ class AiomqttConnection(Connection):
                     version=version,
                     receive_maximum=getattr(properties, "ReceiveMaximum", 65_535),
                     maximum_packet_size=getattr(properties, "MaximumPacketSize", None),
+                    maximum_qos=getattr(properties, "MaximumQoS", 2),
+                    shared_subscriptions=bool(getattr(properties, "SharedSubscriptionAvailable", 1)),
                 )
                 answered.set_result(connack)
                 self._connected = True

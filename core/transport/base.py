@@ -26,13 +26,16 @@ class Connack:
     """What the broker answered to CONNECT.
 
     ``version`` is the protocol version in force, "5" or "3.1.1". ``receive_maximum`` and ``maximum_packet_size``
-    (bytes, None = no limit) bound what we may send (MQTT 5, 3.2.2.3); MQTT 3.1.1 knows neither.
+    (bytes, None = no limit) bound what we may send, ``maximum_qos`` and ``shared_subscriptions`` what we may ask for
+    (MQTT 5, 3.2.2.3); MQTT 3.1.1 knows none of them.
     """
 
     session_present: bool
     version: str
     receive_maximum: int = 65_535
     maximum_packet_size: int | None = None
+    maximum_qos: int = 2
+    shared_subscriptions: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sqlite3
 import stat
+import threading
 
 import pytest
 from sqlalchemy import text
@@ -17,6 +18,7 @@ from core.errors import DatabaseUnreachableError
 from core.model import Model
 from tests.database.models import Meter, Plain
 from tests.postgres import Postgres, postgres
+from tests.waiting import until
 
 
 async def raised(call) -> BaseException:
@@ -189,6 +191,8 @@ async def test_a_file_that_cannot_be_opened_is_the_infrastructures_fault(tmp_pat
     Model.configure(f"sqlite+aiosqlite:///{tmp_path}/folder.db")
     assert fault_of(await raised(Model.ping())) is Fault.INFRASTRUCTURE
     await Model.close()
+    # The driver's thread ends a moment after the failure is known, and must find the event loop open.
+    await until(lambda: not [thread for thread in threading.enumerate() if "_connection_worker" in thread.name])
 
 
 async def test_a_file_that_is_no_database_is_a_matter_of_setup(tmp_path):

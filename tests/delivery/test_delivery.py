@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from core.delivery import consumer, outage
-from core.delivery.dead_letters import DeadLetterFile
+from core.delivery.dead_letter_file import DeadLetterFile
 from core.errors import DatabaseUnreachableError, Reject, RetryLater
 from core.retry import Retry
 from core.router import Router
@@ -338,7 +338,7 @@ async def test_a_dead_letter_that_its_table_refuses_goes_to_the_file(router):
 
 
 async def test_dead_letters_in_a_file_hold_everything(router, tmp_path):
-    file = DeadLetterFile(tmp_path / "storage" / "dead.jsonl")
+    file = DeadLetterFile(tmp_path / "storage" / "dead.jsonl", 100)
 
     @router.on("t/<n>")
     async def handle(context):

@@ -1,0 +1,183 @@
+"""Looking at dead letters, running them again, and dropping them."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from bootstrap import storage
+from bootstrap.progress import progress
+from core.delivery.again import every, run_again
+from core.delivery.runs import Runs
+from core.discovery import discover
+from core.errors import StartError
+from core.model import Model
+from core.publisher import Publisher
+from core.transport.connect import connector
+from core.transport.embedded import find_running
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from typing import Any
+
+    from rich.console import Console
+
+    from config.settings import Settings
+    from core.delivery.dead_letters import DeadLetterStore, Stored
+    from core.message import Properties
+
+MOST_TOLD = 20
+
+
+@asynccontextmanager
+async def _opened(settings: Settings) -> AsyncIterator[DeadLetterStore]:
+    """Give where the dead letters are. Raises StartError where that cannot be used: a command waits for nothing."""
+    storage.configure(settings)
+    try:
+        try:
+            await storage.create_tables()
+        except Exception as error:  # noqa: BLE001 - whatever a driver raises is told
+            raise storage.cannot_be_used(error) from None
+        yield storage.dead_letters(settings)
+    finally:
+        await Model.close()
+
+
+async def list_them(settings: Settings, console: Console, *, route: str | None, most: int) -> int:
+    """Print the latest ``most``, of all routes or one; give the exit code."""
+    async with _opened(settings) as dead_letters:
+        total = await dead_letters.count()
+        latest = await dead_letters.latest(most=most, route=route)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("id", "last", "topic", "route", "attempts", "reason"):
+        table.add_column(name, no_wrap=True, overflow="ellipsis", min_width={"id": 4, "last": 19}.get(name))
+    for stored in latest:
+        letter = stored.letter
+        when = letter.last_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        table.add_row(str(stored.id), when, letter.topic, letter.route or "-", str(letter.attempts), letter.reason)
+    if latest:
+        console.print(table, markup=False)
+    of = f" of {total:,}" if len(latest) < total else ""
+    console.print(f"{len(latest):,}{of} dead letters", markup=False)
+    return 0
+
+
+async def show(settings: Settings, console: Console, number: int) -> int:
+    """Print one with everything that is known of it; give the exit code. Raises StartError if there is none."""
+    async with _opened(settings) as dead_letters:
+        stored = await dead_letters.get(number)
+    if stored is None:
+        raise _none(number)
+    letter = stored.letter
+    try:
+        body = letter.body.decode()
+    except UnicodeDecodeError:
+        body = letter.body.hex(" ")
+    rows: dict[str, Any] = {
+        "id": stored.id,
+        "topic": letter.topic,
+        "route": letter.route or "-",
+        "qos": letter.qos,
+        "retain": str(letter.retain).lower(),
+        "properties": letter.properties or "-",
+        "attempts": letter.attempts,
+        "first": letter.first_at.isoformat(),
+        "last": letter.last_at.isoformat(),
+        "client": letter.client_id,
+        "error": letter.error,
+        "reason": letter.reason,
+        "body": f"{len(letter.body):,} bytes",
+    }
+    for name, value in rows.items():
+        console.print(f"{name:11}{value}", markup=False, soft_wrap=True)
+    console.print(body, markup=False, soft_wrap=True)
+    if letter.traceback:
+        console.print(letter.traceback.rstrip(), markup=False, soft_wrap=True)
+    return 0
+
+
+async def replay(settings: Settings, console: Console, numbers: Sequence[int], *, route: str | None, all_: bool) -> int:
+    """Run the chosen ones through the application, in this process; give the exit code, 1 if any failed again."""
+    router = discover()
+    router.freeze()
+    async with _opened(settings) as dead_letters, _publisher(settings) as publish:
+        chosen = await _chosen(dead_letters, numbers, route, all_=all_)
+        runs = Runs(publish, settings.handler_timeout)
+        try:
+            with progress(console, "dead letters", None) as advance:
+                tally = await run_again(router, runs, dead_letters, chosen, advance)
+        finally:
+            runs.stop()
+    for number, reason in tally.failed[:MOST_TOLD]:
+        console.print(f"{number} failed again: {reason}", markup=False, soft_wrap=True)
+    console.print(f"{tally.done:,} replayed, {tally.failures:,} failed again and stay", markup=False)
+    return 1 if tally.failures else 0
+
+
+async def drop(settings: Settings, console: Console, numbers: Sequence[int], *, route: str | None, all_: bool) -> int:
+    """Remove the chosen ones for good; give the exit code."""
+    dropped = 0
+    async with _opened(settings) as dead_letters:
+        async for stored in await _chosen(dead_letters, numbers, route, all_=all_):
+            dropped += await dead_letters.remove([stored.id])
+    console.print(f"{dropped:,} dropped", markup=False)
+    return 0
+
+
+async def _chosen(
+    dead_letters: DeadLetterStore, numbers: Sequence[int], route: str | None, *, all_: bool
+) -> AsyncIterator[Stored]:
+    if sum((bool(numbers), route is not None, all_)) != 1:
+        raise StartError("say which dead letters: either their ids, or --route NAME, or --all")
+    if not numbers:
+        return every(dead_letters, route)
+    found = []
+    for number in dict.fromkeys(numbers):
+        stored = await dead_letters.get(number)
+        if stored is None:
+            raise _none(number)
+        found.append(stored)
+    return _each(found)
+
+
+async def _each(found: list[Stored]) -> AsyncIterator[Stored]:
+    for stored in found:
+        yield stored
+
+
+def _none(number: int) -> StartError:
+    return StartError(f"there is no dead letter {number}; python main.py dead-letters list shows those there are")
+
+
+class _LatePublisher:
+    """Finds the broker when a handler first publishes: most do not, and it need not be there then."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._publisher: Publisher | None = None
+
+    async def __call__(
+        self, topic: str, payload: Any, *, qos: int = 0, retain: bool = False, properties: Properties | None = None
+    ) -> None:
+        """Publish. Raises BrokerUnreachableError where an embedded broker is meant and none runs."""
+        if self._publisher is None:
+            options = await find_running(self._settings.connect_options())
+            options = replace(options, client_id=f"{options.client_id}-r", clean_start=True)
+            self._publisher = Publisher(connector(options), options.address)
+        await self._publisher.publish(topic, payload, qos=qos, retain=retain, properties=properties)
+
+    async def stop(self) -> None:
+        if self._publisher is not None:
+            await self._publisher.stop()
+
+
+@asynccontextmanager
+async def _publisher(settings: Settings) -> AsyncIterator[_LatePublisher]:
+    publish = _LatePublisher(settings)
+    try:
+        yield publish
+    finally:
+        await publish.stop()

@@ -1,0 +1,86 @@
+"""Runs dead letters once more: through the application itself, one after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from core.database.fault import Fault, fault_of
+from core.delivery.dead_letters import from_json
+from core.delivery.delivery import Delivery
+from core.errors import NoRouteError, ReplayStoppedError, one_line
+from core.message import Message
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from core.delivery.dead_letters import DeadLetter, DeadLetterStore, Stored
+    from core.delivery.runs import Runs
+    from core.router import Router
+
+AT_ONCE = 100
+
+
+@dataclass(slots=True)
+class Tally:
+    """What came of it; ``failed`` has the number and the reason of the first hundred that failed again."""
+
+    done: int = 0
+    failures: int = 0
+    failed: list[tuple[int, str]] = field(default_factory=list)
+
+
+async def every(dead_letters: DeadLetterStore, route: str | None = None) -> AsyncIterator[Stored]:
+    """Give all dead letters, or those of one route, the oldest first; those that are added meanwhile are not given."""
+    last = await dead_letters.last()
+    after = 0
+    while found := await dead_letters.read(after=after, most=AT_ONCE, route=route):
+        for stored in found:
+            if stored.id > last:
+                return
+            yield stored
+        after = found[-1].id
+
+
+async def run_again(
+    router: Router,
+    runs: Runs,
+    dead_letters: DeadLetterStore,
+    chosen: AsyncIterator[Stored],
+    progress: Callable[[int], None],
+) -> Tally:
+    """Run each of ``chosen`` once; one leaves ``dead_letters`` when its handler has returned, and only then.
+
+    A process that dies between the two leaves it there: like any message, it may run twice. Raises
+    ReplayStoppedError at the first fault of the infrastructure; what was not run by then stays.
+    """
+    tally = Tally()
+    async for stored in chosen:
+        error = await runs.run(_delivery(router, stored.letter))
+        if error is None:
+            await dead_letters.remove([stored.id])
+            tally.done += 1
+        elif fault_of(error) in {Fault.INFRASTRUCTURE, Fault.SETUP}:
+            raise ReplayStoppedError(
+                f"stopped after {tally.done:,} at dead letter {stored.id}, the infrastructure failed: {one_line(error)}"
+            ) from error
+        else:
+            tally.failures += 1
+            if len(tally.failed) < AT_ONCE:
+                tally.failed.append((stored.id, one_line(error)))
+        progress(1)
+    return tally
+
+
+def _delivery(router: Router, letter: DeadLetter) -> Delivery:
+    properties = from_json(letter.properties)
+    message = Message(letter.topic, letter.body, letter.qos, 0, 0, properties, retain=letter.retain)
+    try:
+        route, params = router.match(letter.topic)
+    except NoRouteError as error:
+        delivery = Delivery(message, None, {}, error)
+    else:
+        delivery = Delivery(message, route, params)
+    delivery.first_at = letter.first_at.timestamp()
+    delivery.attempt = letter.attempts + 1
+    return delivery

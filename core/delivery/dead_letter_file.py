@@ -1,0 +1,167 @@
+"""Dead letters in a file: for applications without a database, and for one that the database refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+import os
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from core.delivery.dead_letters import DeadLetter, Stored, json_ready
+from core.errors import StartError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from pathlib import Path
+
+log = logging.getLogger("routemq.delivery")
+
+
+class DeadLetterFile:
+    """One JSON object a line, each with its number; ``most`` are kept, give or take a tenth.
+
+    The worker and the commands may use it at the same time: a lock on a file beside it keeps them apart.
+    """
+
+    def __init__(self, path: Path, most: int) -> None:
+        self._path = path
+        self._most = most
+        self._lock = asyncio.Lock()
+        self._next: int | None = None
+        self._size = -1
+        self._lines = 0
+
+    async def add(self, dead_letter: DeadLetter) -> None:
+        """Append ``dead_letter`` and wait until it is on the disk."""
+        async with self._lock:
+            await asyncio.to_thread(self._append, json_ready(asdict(dead_letter)))
+
+    async def count(self) -> int:
+        """Give how many there are."""
+        return len(await asyncio.to_thread(self._load))
+
+    async def last(self) -> int:
+        """Give the highest number, 0 if there are none."""
+        found = await asyncio.to_thread(self._load)
+        return int(found[-1]["id"]) if found else 0
+
+    async def read(self, *, after: int = 0, most: int = 100, route: str | None = None) -> list[Stored]:
+        """Give at most ``most`` of those with numbers above ``after``, the oldest first."""
+        found = await asyncio.to_thread(self._load)
+        wanted = (entry for entry in found if entry["id"] > after and route in {None, entry["route"]})
+        return [_stored(entry) for entry, _ in zip(wanted, range(most), strict=False)]
+
+    async def latest(self, *, most: int, route: str | None = None) -> list[Stored]:
+        """Give the latest ``most``, the oldest of them first."""
+        found = await asyncio.to_thread(self._load)
+        return [_stored(entry) for entry in found if route in {None, entry["route"]}][-most:]
+
+    async def get(self, number: int) -> Stored | None:
+        """Give the one with this number."""
+        found = await self.read(after=number - 1, most=1)
+        return found[0] if found and found[0].id == number else None
+
+    async def remove(self, numbers: Collection[int]) -> int:
+        """Remove those with these numbers, and give how many there were."""
+        async with self._lock:
+            return await asyncio.to_thread(self._rewrite_without, set(numbers))
+
+    # -- in a thread ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.with_name(f".{self._path.name}.lock").open("w") as lock:
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        with self._alone():
+            if self._next is None or self._size != self._file_size():
+                # The first time, and when a command has rewritten the file meanwhile.
+                found = self._load()
+                self._next = found[-1]["id"] + 1 if found else 1
+                self._lines = len(found)
+                if self._ends_within_a_line():
+                    self._replace(found)
+            line = json.dumps({"id": self._next} | entry) + "\n"
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+            self._next += 1
+            self._lines += 1
+            if self._lines > self._most + max(self._most // 10, 1):
+                gone = self._lines - self._most
+                self._replace(self._load()[gone:])
+                self._lines = self._most
+                log.warning("%d dead letters deleted, the oldest: more than DEAD_LETTER_MAX=%d", gone, self._most)
+            self._size = self._file_size()
+
+    def _rewrite_without(self, numbers: set[int]) -> int:
+        with self._alone():
+            found = self._load()
+            kept = [entry for entry in found if entry["id"] not in numbers]
+            if len(kept) < len(found):
+                self._replace(kept)
+            return len(found) - len(kept)
+
+    def _replace(self, entries: list[dict[str, Any]]) -> None:
+        written = self._path.with_name(f".{self._path.name}.new")
+        with written.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(entry) + "\n" for entry in entries)
+            file.flush()
+            os.fsync(file.fileno())
+        written.replace(self._path)
+
+    def _file_size(self) -> int:
+        try:
+            return self._path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def _ends_within_a_line(self) -> bool:
+        """Say whether a power cut left half a line, to which another one must not be appended."""
+        if not self._file_size():
+            return False
+        with self._path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
+
+    def _load(self) -> list[dict[str, Any]]:
+        try:
+            lines = self._path.read_bytes().splitlines()
+        except FileNotFoundError:
+            return []
+        found = []
+        for number, line in enumerate(lines, 1):
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                # A line that a power cut left half written: its message was never acknowledged.
+                log.warning("line %d of %s is no JSON and is passed over", number, self._path)
+                continue
+            if not isinstance(entry, dict) or "id" not in entry:
+                raise StartError(f"line {number} of {self._path} is no dead letter; move it away and try again")
+            found.append(entry)
+        return found
+
+
+def _stored(entry: dict[str, Any]) -> Stored:
+    values = dict(entry)
+    number = values.pop("id")
+    values["body"] = base64.b64decode(values["body"])
+    for name in ("first_at", "last_at"):
+        values[name] = datetime.fromisoformat(values[name])
+    return Stored(number, DeadLetter(**values))
