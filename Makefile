@@ -1,10 +1,11 @@
 # Every target sets up .venv by itself, and says so. Works with GNU make 3.81 and with BSD make.
 
-.PHONY: help run test check clean .venv-run .venv-test .venv-check
+.PHONY: help run test soak check clean .venv-run .venv-test .venv-check
 
 help:
 	@echo "make run     run the worker"
 	@echo "make test    run the tests"
+	@echo "make soak    cause the faults many times over: about half an hour"
 	@echo "make check   run ruff and mypy"
 	@echo "make clean   remove .venv and what tools have left; storage/ and .env stay"
 	@echo
@@ -15,6 +16,9 @@ run: .venv-run
 
 test: .venv-test
 	.venv/bin/python -m pytest -n $$(.venv/bin/python -c 'import os; print(min(os.cpu_count() or 1, 4))')
+
+soak: .venv-test
+	ROUTEMQ_SOAK=1 .venv/bin/python -m pytest tests/faults --timeout 1800 -n $$(.venv/bin/python -c 'import os; print(min(os.cpu_count() or 1, 4))')
 
 check: .venv-check
 	.venv/bin/ruff check .

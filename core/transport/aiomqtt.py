@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from typing import TYPE_CHECKING, Any, cast
 
 import aiomqtt
@@ -26,7 +27,7 @@ from core.transport.properties import from_paho, to_paho
 from core.transport.tls import tls_context
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from paho.mqtt.client import Client as PahoClient
     from paho.mqtt.client import ConnectFlags, DisconnectFlags, MQTTMessage
@@ -74,6 +75,7 @@ class AiomqttConnection(Connection):
         self._listener = listener
         self._number = number
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._closed: asyncio.Future[Closure] = self._loop.create_future()
         self._publishing: dict[int, asyncio.Future[None]] = {}
         self._slots = asyncio.Semaphore(MOST_PUBLISHING)
@@ -143,6 +145,8 @@ class AiomqttConnection(Connection):
         paho.on_publish = self._on_publish
         paho.on_socket_open = self._on_socket_open
         paho.on_socket_close = self._on_socket_close
+        paho.on_socket_register_write = self._on_socket_register_write
+        paho.on_socket_unregister_write = self._on_socket_unregister_write
         self._listen(paho, version, answered)
         entering = asyncio.ensure_future(client.__aenter__())
         try:
@@ -227,6 +231,36 @@ class AiomqttConnection(Connection):
 
     def _on_socket_close(self, paho: PahoClient, userdata: object, sock: Any) -> None:
         self._loop.remove_reader(sock.fileno())
+
+    def _on_socket_register_write(self, paho: PahoClient, userdata: object, sock: Any) -> None:
+        self._on_loop(self._write_when_possible, sock)
+
+    def _on_socket_unregister_write(self, paho: PahoClient, userdata: object, sock: Any) -> None:
+        self._on_loop(self._write_no_more, sock)
+
+    def _on_loop(self, call: Callable[[Any], None], sock: Any) -> None:
+        """Call now on the event loop's thread, and later there from the thread that connects."""
+        if threading.get_ident() == self._thread:
+            call(sock)
+        else:
+            self._loop.call_soon_threadsafe(call, sock)
+
+    def _write_when_possible(self, sock: Any) -> None:
+        # It may be closed by the time this runs.
+        if sock.fileno() >= 0:
+            self._loop.add_writer(sock.fileno(), self._write)
+
+    def _write_no_more(self, sock: Any) -> None:
+        if sock.fileno() >= 0:
+            self._loop.remove_writer(sock.fileno())
+
+    def _write(self) -> None:
+        paho = self._paho
+        assert paho is not None  # noqa: S101 - set before there is a socket
+        try:
+            paho.loop_write()
+        except Exception as error:  # noqa: BLE001 - whatever paho lets through of a broken socket
+            self._fail(f"the connection broke: {one_line(error)}")
 
     def _read(self) -> None:
         """Read packets until one read brings none: paho reads one at a time, and may hold more than the socket shows."""
