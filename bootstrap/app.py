@@ -13,6 +13,7 @@ from bootstrap import storage
 from bootstrap.status import StatusLine, start_block
 from core.delivery.acknowledge import Acknowledgements
 from core.delivery.consumer import Consumer
+from core.delivery.copies import Copies
 from core.delivery.dispatch import Dispatch
 from core.delivery.ledger import Ledger
 from core.delivery.session_record import SessionRecord
@@ -84,7 +85,13 @@ class Application:
             settings.handler_timeout,
         )
         self._consumer = Consumer(
-            self.router, self.ledger, acknowledgements, dispatch, session, settings.mqtt_receive_maximum
+            self.router,
+            self.ledger,
+            acknowledgements,
+            dispatch,
+            session,
+            settings.mqtt_receive_maximum,
+            Copies(subscriptions, record.known),
         )
         self._say(start_block(settings, options, self._broker, self.router))
         self._status = StatusLine(self.ledger, log.info, dispatch.failures.flush)
@@ -97,6 +104,12 @@ class Application:
         await session.connected()
         version = session.connack.version if session.connack else self.settings.mqtt_version
         filters = len(self.router.subscriptions())
+        overlapping = [s.topic_filter for s in self.router.subscriptions() if s.identifier is not None]
+        if overlapping and not (session.connack and session.connack.subscription_identifiers):
+            log.warning(
+                "topic filters overlap, and without MQTT 5 a broker that sends a copy for each is not found out: %s",
+                ", ".join(overlapping),
+            )
         log.info("ready: connected by MQTT %s, %d topic filter%s subscribed", version, filters, "s" * (filters != 1))
 
     async def stop(self, hurry: asyncio.Event | None = None) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 from core.errors import NoRouteError, RouteError, TopicError
+from core.overlaps import overlapping
 from core.route import Options, Route, RouteOptions, make_route
 from core.topics import Level, Pattern, Tree, parse, takes
 from core.transport.base import Subscription
@@ -194,13 +196,22 @@ class Router:
                 kept[topic_filter] = wanted[topic_filter]
             else:
                 kept[cover.text] = max(kept[cover.text], wanted[topic_filter])
-        return [Subscription(topic_filter, kept[topic_filter]) for topic_filter in sorted(kept)]
+        shared = overlapping(kept)
+        return [
+            Subscription(topic_filter, kept[topic_filter], _identifier(topic_filter) if topic_filter in shared else None)
+            for topic_filter in sorted(kept)
+        ]
 
 
 def parse_filter(topic_filter: str) -> Pattern:
     """Give a topic filter as a pattern; its literals may hold the brackets that a pattern's may not."""
     segments = tuple(parse(level).segments[0] if level in {"+", "#"} else level for level in topic_filter.split("/"))
     return Pattern(topic_filter, segments, topic_filter)
+
+
+def _identifier(topic_filter: str) -> int:
+    """Give a subscription identifier that stays the same from start to start, since messages wait with it."""
+    return int.from_bytes(sha256(topic_filter.encode()).digest()[:4], "big") % 268_435_455 + 1
 
 
 def _width(topic_filter: str) -> tuple[int, ...]:

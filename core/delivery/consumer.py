@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from core.delivery.acknowledge import Acknowledgements
+    from core.delivery.copies import Copies
     from core.delivery.dispatch import Dispatch
     from core.delivery.ledger import Ledger
     from core.message import Message
@@ -51,6 +52,7 @@ class Consumer:
         dispatch: Dispatch,
         reading: Reading,
         limit: int,
+        copies: Copies | None = None,
     ) -> None:
         self._match = router.match
         self._ledger = ledger
@@ -59,6 +61,8 @@ class Consumer:
         self._lanes = Lanes(self._deliver)
         self._reading = reading
         self._limit = limit
+        # None where no topic filters overlap, which is nearly always.
+        self._copies = copies or None
         self._low = limit - max(limit // 8, 1)
         self._bytes = 0
         self._paused = False
@@ -79,6 +83,10 @@ class Consumer:
         if message.qos and self._acknowledgements.rejoin(message):
             ledger.deduplicated += 1
             return
+        if self._copies is not None and self._copies.is_further(message):
+            ledger.deduplicated += 1
+            self._pass_over(message)
+            return
         delivery, key = self._accept(message)
         ledger.in_hand += 1
         if ledger.in_hand == 1:
@@ -91,6 +99,13 @@ class Consumer:
         self._lanes.put(key, delivery)
         if ledger.in_hand > self._limit or self._bytes > MOST_BYTES:
             self._pause()
+
+    def _pass_over(self, message: Message) -> None:
+        """Acknowledge a further copy: the one to be handled has a packet identifier of its own."""
+        if message.qos:
+            delivery = Delivery(message, None, {})
+            self._acknowledgements.expect(delivery)
+            self._acknowledgements.settle(delivery)
 
     def _accept(self, message: Message) -> tuple[Delivery, Hashable]:
         """Give ``message`` with the route that takes it, and its ordering key."""

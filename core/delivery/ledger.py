@@ -12,8 +12,8 @@ class Ledger:
 
     ``done``: the handler returned. ``dead_lettered``: stored as a dead letter. ``failed``: the handler of an
     ``at_most_once`` route raised; the message is logged and gone, as the route allows. ``deduplicated``: a redelivery of
-    a message that is still in hand or waits for its acknowledgement. ``abandoned``: cut off by a stop, unacknowledged,
-    so that the broker sends it again. ``in_hand``: none of these yet.
+    a message that is still in hand or waits for its acknowledgement, or a further copy for an overlapping subscription.
+    ``abandoned``: cut off by a stop, unacknowledged, so that the broker sends it again. ``in_hand``: none of these yet.
     """
 
     __slots__ = ("abandoned", "dead_lettered", "deduplicated", "done", "failed", "in_hand", "received")

@@ -106,7 +106,10 @@ class SessionFile:
 
 
 class SessionRecord:
-    """This process's hold on the session of ``client_id`` at ``broker``."""
+    """This process's hold on the session of ``client_id`` at ``broker``.
+
+    ``known`` are the filters that it had before this process took it.
+    """
 
     def __init__(self, store: SessionStore, client_id: str, broker: str) -> None:
         self._store = store
@@ -114,6 +117,7 @@ class SessionRecord:
         self._broker = broker
         self._owner = secrets.token_hex(8)
         self._filters: tuple[str, ...] = ()
+        self.known: frozenset[str] = frozenset()
 
     async def take(self, filters: Iterable[str]) -> list[str]:
         """Make the session this process's, with ``filters`` to be subscribed; give those it has that are wanted no more.
@@ -122,6 +126,7 @@ class SessionRecord:
         """
         self._filters = tuple(filters)
         before = await self._store.read(self._client_id, self._broker)
+        self.known = frozenset(before.filters) if before is not None else frozenset()
         stale = sorted(set(before.filters) - set(self._filters)) if before is not None else []
         await self._store.write(self._client_id, self._broker, Remembered(self._owner, (*self._filters, *stale)))
         return stale

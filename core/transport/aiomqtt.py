@@ -80,6 +80,7 @@ class AiomqttConnection(Connection):
         self._publishing: dict[int, asyncio.Future[None]] = {}
         self._slots = asyncio.Semaphore(MOST_PUBLISHING)
         self._maximum_packet_size: int | None = None
+        self._identifiers = False
         self._refusal: ReasonCode | None = None
         self._client: aiomqtt.Client | None = None
         self._paho: PahoClient | None = None
@@ -110,6 +111,7 @@ class AiomqttConnection(Connection):
             else:
                 self._version.known = version
                 self._maximum_packet_size = connack.maximum_packet_size
+                self._identifiers = connack.subscription_identifiers
                 self._slots = asyncio.Semaphore(min(connack.receive_maximum, MOST_PUBLISHING))
                 return connack
         raise AssertionError("unreachable")
@@ -188,6 +190,8 @@ class AiomqttConnection(Connection):
                     maximum_packet_size=getattr(properties, "MaximumPacketSize", None),
                     maximum_qos=getattr(properties, "MaximumQoS", 2),
                     shared_subscriptions=bool(getattr(properties, "SharedSubscriptionAvailable", 1)),
+                    subscription_identifiers=version == "5"
+                    and bool(getattr(properties, "SubscriptionIdentifierAvailable", 1)),
                 )
                 answered.set_result(connack)
                 self._connected = True
@@ -364,27 +368,39 @@ class AiomqttConnection(Connection):
     # -- what goes out -------------------------------------------------------------------------------------------------
 
     async def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
-        """Subscribe in one packet."""
-        client, paho = self._client, self._paho
+        """Subscribe in one packet, and in one more for each identifier."""
+        refused: dict[str, str] = {}
+        together = [s for s in subscriptions if s.identifier is None or not self._identifiers]
+        for group in [together, *([s] for s in subscriptions if s not in together)]:
+            if group:
+                refused |= await self._subscribe(group, group[0].identifier if self._identifiers else None)
+        if refused:
+            named = ", ".join(f"{topic_filter} ({reason})" for topic_filter, reason in refused.items())
+            raise BrokerRefusedError(f"the broker refused subscriptions, no message comes for them: {named}", 0x80)
+
+    async def _subscribe(self, subscriptions: Sequence[Subscription], identifier: int | None) -> dict[str, str]:
+        """Subscribe in one packet; give the refused filters with the reasons."""
+        client = self._client
         assert client is not None  # noqa: S101 - open() came before
-        assert paho is not None  # noqa: S101
+        properties = None
         if self._version.known == "5":
             topics: Any = [
                 # Retained messages only for new subscriptions, not again on each reconnect (MQTT 5, 3.8.3.1).
                 (s.topic_filter, SubscribeOptions(qos=s.qos, retainAsPublished=True, retainHandling=1))
                 for s in subscriptions
             ]
+            if identifier is not None:
+                properties = PahoProperties(PacketTypes.SUBSCRIBE)  # type: ignore[no-untyped-call]
+                properties.SubscriptionIdentifier = identifier
         else:
             topics = [(s.topic_filter, s.qos) for s in subscriptions]
-        codes = await self._or_lost(client.subscribe(topics, timeout=self._options.connect_timeout))
-        refused = {
+        timeout = self._options.connect_timeout
+        codes = await self._or_lost(client.subscribe(topics, properties=properties, timeout=timeout))
+        return {
             s.topic_filter: str(code)
             for s, code in zip(subscriptions, codes, strict=False)
             if (code.value if hasattr(code, "value") else code) >= 0x80
         }
-        if refused:
-            named = ", ".join(f"{topic_filter} ({reason})" for topic_filter, reason in refused.items())
-            raise BrokerRefusedError(f"the broker refused subscriptions, no message comes for them: {named}", 0x80)
 
     async def unsubscribe(self, topic_filters: Sequence[str]) -> None:
         """Unsubscribe in one packet."""

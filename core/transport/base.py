@@ -15,10 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """One topic filter (MQTT 5, 4.7) and the highest QoS at which its messages are wanted: 0 or 1."""
+    """One topic filter (MQTT 5, 4.7) and the highest QoS at which its messages are wanted: 0 or 1.
+
+    ``identifier`` comes with its messages where the version has it (MQTT 5, 3.8.2.1.2).
+    """
 
     topic_filter: str
     qos: int = 0
+    identifier: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +30,8 @@ class Connack:
     """What the broker answered to CONNECT.
 
     ``version`` is the protocol version in force, "5" or "3.1.1". ``receive_maximum`` and ``maximum_packet_size``
-    (bytes, None = no limit) bound what we may send, ``maximum_qos`` and ``shared_subscriptions`` what we may ask for
-    (MQTT 5, 3.2.2.3); MQTT 3.1.1 knows none of them.
+    (bytes, None = no limit) bound what we may send, the others say what we may ask for (MQTT 5, 3.2.2.3); MQTT 3.1.1
+    knows none of them.
     """
 
     session_present: bool
@@ -36,6 +40,7 @@ class Connack:
     maximum_packet_size: int | None = None
     maximum_qos: int = 2
     shared_subscriptions: bool = True
+    subscription_identifiers: bool = False
 
 
 @dataclass(frozen=True, slots=True)

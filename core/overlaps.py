@@ -1,0 +1,76 @@
+"""Finds the topic filters that share topics, although none of them covers another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+class _Node:
+    """One level deep in a tree of topic filters; ``ending`` is the filter that ends here, ``rest`` the one with # here."""
+
+    __slots__ = ("children", "ending", "rest")
+
+    def __init__(self) -> None:
+        self.children: dict[str, _Node] = {}
+        self.ending: str | None = None
+        self.rest: str | None = None
+
+    def all(self) -> Iterator[str]:
+        """Give all filters that end here or below."""
+        if self.ending is not None:
+            yield self.ending
+        if self.rest is not None:
+            yield self.rest
+        for child in self.children.values():
+            yield from child.all()
+
+
+def overlapping(topic_filters: Iterable[str]) -> set[str]:
+    """Give those of ``topic_filters`` (MQTT 5, 4.7; none covers another) that some topic has in common with another one.
+
+    Walks a tree of them in pairs of branches that take the same levels, so that many filters which have nothing in common
+    cost no more than looking at each.
+    """
+    root = _Node()
+    for topic_filter in topic_filters:
+        node = root
+        levels = topic_filter.split("/")
+        for level in levels[:-1] if levels[-1] == "#" else levels:
+            node = node.children.setdefault(level, _Node())
+        if levels[-1] == "#":
+            node.rest = topic_filter
+        else:
+            node.ending = topic_filter
+    found: set[str] = set()
+    pairs = [(root, root)]
+    seen: set[tuple[int, int]] = set()
+    while pairs:
+        one, other = pairs.pop()
+        if (id(one), id(other)) in seen:
+            continue
+        seen |= {(id(one), id(other)), (id(other), id(one))}
+        if one is not other:
+            for wide, below in ((one, other), (other, one)):
+                if wide.rest is not None and (narrow := set(below.all())):
+                    found |= {wide.rest, *narrow}
+            if one.ending is not None and other.ending is not None:
+                found |= {one.ending, other.ending}
+        pairs.extend(_pairs(one, other, at_top=one is root and other is root))
+    return found
+
+
+def _pairs(one: _Node, other: _Node, *, at_top: bool) -> Iterator[tuple[_Node, _Node]]:
+    """Give the pairs of children that take some level both."""
+    for level, child in one.children.items():
+        if level in other.children:
+            yield child, other.children[level]
+        # A wildcard does not take a first level that begins with $ (MQTT 5, 4.7.2).
+        if level != "+" and "+" in other.children and not (at_top and level.startswith("$")):
+            yield child, other.children["+"]
+    if one is not other and "+" in one.children:
+        for level, child in other.children.items():
+            if level != "+":
+                yield one.children["+"], child
