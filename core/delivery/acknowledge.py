@@ -27,6 +27,10 @@ class Acknowledgements:
         self._earlier: dict[int, Delivery] = {}
         self._scheduled = False
 
+    def __len__(self) -> int:
+        """Give the number of messages received on this connection and not acknowledged yet."""
+        return len(self._pending)
+
     def expect(self, delivery: Delivery) -> None:
         """Take note of a received QoS 1 message, before the next one is received."""
         self._pending.append(delivery)

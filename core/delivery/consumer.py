@@ -40,8 +40,9 @@ class Reading(Protocol):
 class Consumer:
     """The listener of the worker's session (see ``core.transport.base.Listener``).
 
-    Beyond ``limit`` messages in hand, or 64 MiB of them, the socket is no longer read; it is read again once an eighth of
-    that has been dealt with. A single read of the socket may take the number past the limit, by what it brought.
+    Beyond ``limit`` messages in hand, or 64 MiB of them, or ``limit`` that wait for their acknowledgement behind a slow
+    one, the socket is no longer read; it is read again once an eighth of that has been dealt with. A single read of the
+    socket may take the number past the limit, by what it brought. ``copies`` tells apart the copies of one message.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class Consumer:
             if delivery.route is not None and delivery.route.options.delivery == "at_most_once":
                 self._acknowledgements.settle(delivery)
         self._lanes.put(key, delivery)
-        if ledger.in_hand > self._limit or self._bytes > MOST_BYTES:
+        if ledger.in_hand > self._limit or self._bytes > MOST_BYTES or len(self._acknowledgements) > self._limit:
             self._pause()
 
     def _pass_over(self, message: Message) -> None:
@@ -126,6 +127,7 @@ class Consumer:
     def disconnected(self) -> None:
         """Take note that nothing in hand can be acknowledged until it was delivered again."""
         self._acknowledgements.void()
+        self._resume()
 
     # -- bounds --------------------------------------------------------------------------------------------------------
 
@@ -134,8 +136,9 @@ class Consumer:
         ledger = self._ledger
         ledger.in_hand -= 1
         self._bytes -= len(delivery.message.body)
-        if self._paused and ledger.in_hand <= self._low and self._bytes <= MOST_BYTES // 2:
-            self._resume()
+        if self._paused:
+            # Behind the acknowledgements that leave at the end of this turn.
+            asyncio.get_running_loop().call_soon(self._resume)
         if ledger.in_hand == 0:
             self._idle.set()
 
@@ -145,7 +148,8 @@ class Consumer:
             self._reading.pause_reading()
 
     def _resume(self) -> None:
-        if self._paused and not self._stopping:
+        enough = self._ledger.in_hand <= self._low and len(self._acknowledgements) <= self._low
+        if self._paused and enough and self._bytes <= MOST_BYTES // 2 and not self._stopping:
             self._paused = False
             self._reading.resume_reading()
 

@@ -154,6 +154,27 @@ async def test_no_more_are_in_hand_than_the_bound(router, qos):
         await until(lambda: worker.ledger.done == 500)
 
 
+async def test_no_more_wait_for_their_acknowledgement_behind_a_slow_one_than_the_bound(router):
+    go = asyncio.Event()
+
+    @router.on("t/<n>")
+    async def handle(context):
+        if context["params"]["n"] == "0":
+            await go.wait()
+
+    async with running(router, limit=20) as worker:
+        # A broker that knows no Receive Maximum, as with MQTT 3.1.1.
+        next(iter(worker.broker._sessions.values())).receive_maximum = 10_000
+        for number in range(500):
+            await worker.send(f"t/{number}")
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.02)
+        assert worker.ledger.received <= 22
+        go.set()
+        await until(lambda: worker.ledger.done == 500)
+        assert len(worker.broker.acknowledged) == 500
+
+
 async def test_few_large_messages_are_bounded_too(router, monkeypatch):
     monkeypatch.setattr(consumer, "MOST_BYTES", 1000)
     go = asyncio.Event()
