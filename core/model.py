@@ -16,8 +16,8 @@ from sqlalchemy.orm.decl_api import DeclarativeAttributeIntercept
 
 from core.database import ambient
 from core.database.engine import Database
+from core.database.kinds import find_of, insert_of, insertable, is_plain, upsert_of
 from core.database.row import to_dict
-from core.database.upsert import upsert_statement
 from core.errors import ModelError
 
 if TYPE_CHECKING:
@@ -140,6 +140,12 @@ class ModelType(DeclarativeAttributeIntercept):
 
         Raises ModelError for values that the model has not, and SQLAlchemy's errors (IntegrityError and others).
         """
+        _mapper(model)
+        if not ambient.surrounded() and ambient.database().gathers:
+            kept = insertable(model, values)
+            if kept:
+                made: M = await ambient.database().writes.call(insert_of(cast("Any", model), tuple(kept)), kept)
+                return made
         row = _new(model, values)
         async with ambient.writing() as session:
             session.add(row)
@@ -177,12 +183,20 @@ class ModelType(DeclarativeAttributeIntercept):
         ``on`` names columns with a unique constraint, by default the primary key. PostgreSQL and SQLite.
         """
         mapper = _mapper(model)
-        _check_names(model, values)
-        statement = upsert_statement(mapper, ambient.database().url.get_backend_name(), on, values)
+        keys = tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key) if on is None else tuple(on)
+        names = tuple(values)
+        try:
+            kind = upsert_of(cast("Any", model), names, keys, ambient.database().url.get_backend_name())
+        except ModelError:
+            # Of a name that is none, this says which one was meant.
+            _check_names(model, values)
+            raise
+        if is_plain(model) and not ambient.surrounded() and _hashable(kind.apart(values)):
+            made: M = await ambient.database().writes.call(kind, values)
+            return made
         async with ambient.writing() as session:
-            rows = await session.scalars(statement, execution_options={"populate_existing": True})
-            row: M = rows.one()
-        return row
+            (row,) = await kind.run(session, [values])
+        return cast("M", row)
 
     async def delete(cls, model: type[M], key: Any, /) -> bool:
         """Delete the row with primary key ``key``, with the cascades of its relationships; say whether there was one."""
@@ -200,6 +214,9 @@ class ModelType(DeclarativeAttributeIntercept):
         identity = _identity(model, key)
         if not _enabled("find"):
             return None
+        if not ambient.surrounded() and _hashable(identity):
+            found: M | None = await ambient.database().reads.call(find_of(cast("Any", model)), identity)
+            return found
         async with ambient.reading() as session:
             return await session.get(model, identity)
 
@@ -347,6 +364,14 @@ def _identity(model: type, key: Any) -> Any:
             raise ModelError(f"the primary key of {model.__qualname__} is one value, {columns[0]}, not {key!r}")
         raise ModelError(f"the primary key of {model.__qualname__} is a tuple ({', '.join(columns)}), not {key!r}")
     return key
+
+
+def _hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def _select(

@@ -69,6 +69,11 @@ def _find() -> _Transaction | None:
     return transaction if transaction is not None and transaction.open else None
 
 
+def surrounded() -> bool:
+    """Say whether the running code is in a transaction that its calls join."""
+    return _find() is not None
+
+
 @asynccontextmanager
 async def transaction() -> AsyncIterator[AsyncSession]:
     """Give the session of a transaction that the block's calls join, in this task and in those it starts.

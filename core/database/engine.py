@@ -11,6 +11,7 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 
+from core.database.gather import Gather
 from core.database.url import check_url
 from core.errors import DatabaseUnreachableError, one_line
 
@@ -62,6 +63,9 @@ class Database:
         event.listen(self.engine.sync_engine, "do_connect", _connect)
         if self.is_sqlite:
             _listen_sqlite(self.engine)
+        self.gathers = bool(self.engine.dialect.insert_executemany_returning_sort_by_parameter_order)
+        self.writes = Gather(self.writing)
+        self.reads = Gather(self.session)
         self._writers: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
     @asynccontextmanager
@@ -99,7 +103,9 @@ class Database:
                 await connection.run_sync(metadata.create_all)
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Finish what is gathered in this event loop, and close all connections."""
+        await self.writes.idle()
+        await self.reads.idle()
         await self.engine.dispose()
 
     def __str__(self) -> str:

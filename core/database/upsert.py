@@ -9,7 +9,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from core.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
     from sqlalchemy import Column
     from sqlalchemy.orm import Mapper
@@ -19,11 +19,12 @@ _INSERT: dict[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.ins
 
 
 def upsert_statement(
-    mapper: Mapper[Any], backend: str, on: Sequence[str] | None, values: Mapping[str, Any]
+    mapper: Mapper[Any], backend: str, on: Sequence[str] | None, names: Collection[str]
 ) -> ReturningInsert[Any]:
-    """Give the statement that inserts ``values``, or updates the row that equals them in ``on``, and returns the row.
+    """Give the statement that inserts rows with values for ``names``, or updates those that equal them in ``on``.
 
-    Columns with an ``onupdate`` are updated by it, as in any other UPDATE. Raises ModelError.
+    It is run with a list of rows, and returns them. Columns with an ``onupdate`` are updated by it, as in any other UPDATE.
+    Raises ModelError.
     """
     name = mapper.class_.__qualname__
     if backend not in _INSERT:
@@ -31,17 +32,17 @@ def upsert_statement(
     if len(mapper.tables) != 1:
         raise ModelError(f"Model.upsert works on models of one table; {name} has {len(mapper.tables)}")
     columns: dict[str, Column[Any]] = {attribute.key: attribute.columns[0] for attribute in mapper.column_attrs}  # type: ignore[misc]
-    for given in values:
+    for given in names:
         if given not in columns:
             raise ModelError(f"{name}.{given} is not a column; Model.upsert takes columns only")
     keys = [mapper.get_property_by_column(column).key for column in mapper.primary_key] if on is None else list(on)
     for key in keys:
-        if key not in values:
+        if key not in names:
             raise ModelError(f"Model.upsert({name}) finds the row by {key!r}, which is not among the values")
-    insert = _INSERT[backend](mapper.class_).values({columns[given]: value for given, value in values.items()})
-    changes = {columns[given].name: insert.excluded[columns[given].name] for given in values if given not in keys}
+    insert = _INSERT[backend](mapper.class_)
+    changes = {columns[given].name: insert.excluded[columns[given].name] for given in names if given not in keys}
     for key, column in columns.items():
-        if column.onupdate is not None and key not in values:
+        if column.onupdate is not None and key not in names:
             changes[column.name] = _onupdate(column)
     if not changes:
         # DO NOTHING would return no row.

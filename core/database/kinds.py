@@ -1,0 +1,229 @@
+"""The kinds of calls that can be gathered: insert, upsert, find by primary key."""
+
+from __future__ import annotations
+
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, cast
+
+from sqlalchemy import Integer, insert, inspect, select, tuple_
+
+from core.database.gather import Kind
+from core.database.upsert import upsert_statement
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping, Sequence
+
+    from sqlalchemy import Select
+    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.orm import Mapper
+    from sqlalchemy.sql.dml import ReturningInsert
+
+MOST_KEY_SETS = 1024
+
+
+class Insert(Kind):
+    """INSERT ... RETURNING into ``model`` of rows that have values for the same columns."""
+
+    __slots__ = ("_by_number", "_hash", "_statement", "_unsorted", "keys", "model")
+
+    def __init__(self, model: type[Any], keys: tuple[str, ...]) -> None:
+        self.model = model
+        self.keys = keys
+        self._hash = hash((model, keys))
+        # SQLite would be sent one row at a time to keep the order; it numbers rows in the order that they came in.
+        self._by_number = _numbers_rows(model) and not set(keys) & _key_names(model)
+        self._statement: ReturningInsert[Any] = insert(model).returning(model, sort_by_parameter_order=True)
+        self._unsorted: ReturningInsert[Any] = insert(model).returning(model)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Insert) and other.model is self.model and other.keys == self.keys
+
+    def apart(self, value: Any) -> Hashable:
+        """Take rows of any values together."""
+        return None
+
+    async def run(self, session: AsyncSession, values: Sequence[Mapping[str, Any]]) -> Sequence[Any]:
+        """Insert the rows, and give them as instances with what the server made of them."""
+        if self._by_number and session.get_bind().dialect.name == "sqlite":
+            rows = (await session.scalars(self._unsorted, list(values))).all()
+            return sorted(rows, key=_number)
+        return (await session.scalars(self._statement, list(values))).all()
+
+
+def _key_names(model: type[Any]) -> set[str]:
+    mapper: Mapper[Any] = inspect(model)
+    return {mapper.get_property_by_column(column).key for column in mapper.primary_key}
+
+
+def _numbers_rows(model: type[Any]) -> bool:
+    """Say whether SQLite makes the primary key of ``model``: one column, INTEGER, without a default of its own."""
+    mapper: Mapper[Any] = inspect(model)
+    if len(mapper.primary_key) != 1:
+        return False
+    (column,) = mapper.primary_key
+    return isinstance(column.type, Integer) and column.default is None and not column.foreign_keys
+
+
+def _number(row: Any) -> int:
+    (number,) = inspect(row).identity
+    return int(number)
+
+
+@lru_cache(MOST_KEY_SETS)
+def insert_of(model: Any, keys: tuple[str, ...]) -> Insert:
+    """Give the kind, the same one each time."""
+    return Insert(model, keys)
+
+
+class Find(Kind):
+    """SELECT ... WHERE primary key IN (...)."""
+
+    __slots__ = ("_columns", "model")
+
+    def __init__(self, model: type[Any]) -> None:
+        self.model = model
+        mapper: Mapper[Any] = inspect(model)
+        self._columns = mapper.primary_key
+
+    def __hash__(self) -> int:
+        return hash(self.model)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Find) and other.model is self.model
+
+    def apart(self, value: Any) -> Hashable:
+        """Keep callers of one row apart: they must not share an instance."""
+        return value  # type: ignore[no-any-return]
+
+    async def run(self, session: AsyncSession, values: Sequence[Any]) -> Sequence[Any]:
+        """Give the instances, None where there is none."""
+        if len(values) == 1:
+            found_one: Any = await session.get(self.model, values[0])
+            return [found_one]
+        columns = self._columns
+        statement: Select[Any] = select(self.model).where(
+            columns[0].in_(values) if len(columns) == 1 else tuple_(*columns).in_(values)
+        )
+        mapper: Mapper[Any] = inspect(self.model)
+        found = {}
+        for row in (await session.scalars(statement)).unique():
+            key = mapper.primary_key_from_instance(row)
+            found[key[0] if len(columns) == 1 else tuple(key)] = row
+        rows = [found.pop(value, None) for value in values]
+        if found:
+            # The database takes some keys for equal that Python does not, "1" and 1 for instance.
+            for index, value in enumerate(values):
+                if rows[index] is None:
+                    rows[index] = await session.get(self.model, value)
+        return rows
+
+
+@lru_cache(MOST_KEY_SETS)
+def find_of(model: Any) -> Find:
+    """Give the kind, the same one each time."""
+    return Find(model)
+
+
+class Upsert(Kind):
+    """INSERT ... ON CONFLICT DO UPDATE of rows that have values for the same columns, sorted by what they are found by."""
+
+    __slots__ = ("_hash", "_statement", "keys", "model", "on")
+
+    def __init__(self, model: type[Any], keys: tuple[str, ...], on: tuple[str, ...], backend: str) -> None:
+        self.model = model
+        self.keys = keys
+        self.on = on
+        self._statement = partial(upsert_statement, inspect(model), backend, on, keys)
+        # Raises now what cannot be.
+        self._statement()
+        self._hash = hash((model, keys, on))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Upsert) and (other.model, other.keys, other.on) == (self.model, self.keys, self.on)
+
+    def apart(self, value: Any) -> Hashable:
+        """Keep rows with the same key apart: a statement must not touch a row twice."""
+        return tuple(value[name] for name in self.on)
+
+    def order(self, values: Sequence[Any]) -> list[int]:
+        """Sorted by key: two workers that upsert the same rows in different orders would deadlock."""
+        return sorted(range(len(values)), key=lambda index: [_sortable(values[index][name]) for name in self.on])
+
+    async def run(self, session: AsyncSession, values: Sequence[Mapping[str, Any]]) -> Sequence[Any]:
+        """Insert or update the rows, and give them as instances."""
+        options = {"populate_existing": True}
+        statement = self._statement()
+        found = {}
+        for row in await session.scalars(statement, list(values), execution_options=options):
+            found[tuple(getattr(row, name) for name in self.on)] = row
+        rows = [found.get(tuple(value[name] for name in self.on)) for value in values]
+        for index, row in enumerate(rows):
+            if row is None:
+                # The database takes some keys for equal that Python does not, "1" and 1 for instance.
+                rows[index] = (await session.scalars(statement, [values[index]], execution_options=options)).one()
+        return rows
+
+
+@lru_cache(MOST_KEY_SETS)
+def upsert_of(model: Any, keys: tuple[str, ...], on: tuple[str, ...], backend: str) -> Upsert:
+    """Give the kind, the same one each time."""
+    return Upsert(model, keys, on, backend)
+
+
+def _sortable(value: Any) -> tuple[str, Any]:
+    return type(value).__name__, value if isinstance(value, int | float | str | bytes) else str(value)
+
+
+def is_plain(model: type[Any]) -> bool:
+    """Say whether rows of ``model`` can be inserted without making instances first."""
+    return _plain(cast("Any", model))[0] is not None
+
+
+def insertable(model: type[Any], values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Give ``values`` as a row to be inserted without making an instance first; None where that would be another row.
+
+    None for a column with a default means what is not given, as it does when SQLAlchemy inserts an instance.
+    """
+    columns, with_default = _plain(cast("Any", model))
+    if columns is None or not columns.issuperset(values):
+        return None
+    return {name: value for name, value in values.items() if value is not None or name not in with_default}
+
+
+@lru_cache(MOST_KEY_SETS)
+def _plain(model: Any) -> tuple[frozenset[str] | None, frozenset[str]]:
+    """Give the names of the columns of ``model``, and of those with a default that cannot tell None from nothing (JSON can).
+
+    The former are None where something of the model's own would be passed over: a constructor, validators, listeners,
+    several tables.
+    """
+    mapper: Mapper[Any] = inspect(model)
+    manager = mapper.class_manager
+    constructor = getattr(mapper.registry, "constructor", None)
+    names = [attribute.key for attribute in mapper.column_attrs]
+    if (
+        manager.original_init is not constructor
+        or len(mapper.tables) != 1
+        or mapper.polymorphic_on is not None
+        or mapper.version_id_col is not None
+        or mapper.validators
+        # SQLAlchemy listens once itself.
+        or len(list(manager.dispatch.init)) > 1
+        or any(list(getattr(mapper.dispatch, name)) for name in ("before_insert", "after_insert"))
+        or any(list(getattr(model, name).dispatch.set) for name in names)
+        or any(len(attribute.columns) != 1 for attribute in mapper.column_attrs)
+    ):
+        return None, frozenset()
+    with_default = set()
+    for attribute in mapper.column_attrs:
+        column: Any = attribute.columns[0]
+        has_default = column.default is not None or column.server_default is not None or column.primary_key
+        if has_default and not column.type.should_evaluate_none:
+            with_default.add(attribute.key)
+    return frozenset(names), frozenset(with_default)
