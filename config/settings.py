@@ -51,6 +51,11 @@ class Settings(BaseSettings):
     mqtt_version: Literal["5", "3.1.1"] = _setting(
         "5", "The protocol version; 5 falls back to 3.1.1 where the broker refuses it.", "5 or 3.1.1"
     )
+    mqtt_transport: Literal["auto", "native", "aiomqtt"] = _setting(
+        "auto",
+        "The client library: native (MQTT 5 over TCP and TLS, the fast one) or aiomqtt; auto takes native where it can.",
+        "auto, native or aiomqtt",
+    )
     mqtt_client_id: str = _setting(
         "",
         "The client identifier, under which the broker keeps the session; empty: made of host name and folder.",
@@ -180,6 +185,7 @@ class Settings(BaseSettings):
             password=url.password,
             client_id=self.client_id,
             version=self.mqtt_version,
+            transport=self.mqtt_transport,
             session_expiry=self.mqtt_session_expiry,
             keepalive=self.mqtt_keepalive,
             receive_maximum=self.mqtt_receive_maximum,

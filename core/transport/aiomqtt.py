@@ -18,12 +18,12 @@ from core.errors import (
     BrokerRefusedError,
     BrokerUnreachableError,
     ConnectionLostError,
-    TransportError,
     one_line,
 )
 from core.message import Message, Properties
 from core.transport.base import Closure, Connack, Connection
 from core.transport.properties import from_paho, to_paho
+from core.transport.refusal import may_be_the_version, refused, silent
 from core.transport.tls import tls_context
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ PUBACK = 0x40
 DISCONNECT = b"\xe0\x00"
 MOST_CLOSING = 3.0
 """Seconds that a broker is given to hang up after DISCONNECT."""
-UNSUPPORTED_VERSION = 0x84
 PACKET_TOO_LARGE = 0x95
 MOST_PUBLISHING = 500
 """Own messages under way at once; a broker may ask for fewer (MQTT 5, Receive Maximum)."""
@@ -103,7 +102,7 @@ class AiomqttConnection(Connection):
                 connack = await self._open(version, timeout)
             except (BrokerRefusedError, BrokerUnreachableError) as error:
                 self._release()
-                if not last or not _may_be_the_version(error):
+                if not last or not may_be_the_version(error):
                     raise
             except BaseException:
                 self._release()
@@ -155,13 +154,12 @@ class AiomqttConnection(Connection):
             await asyncio.wait({entering, cast("asyncio.Future[Any]", self._closed)}, return_when=asyncio.FIRST_COMPLETED)
             if not entering.done():
                 if self._refusal is not None:
-                    raise _refused(self._refusal, options)
-                raise BrokerUnreachableError(
-                    f"{options.address} closed the connection without an answer to CONNECT (MQTT {version})"
-                )
+                    raise refused(str(self._refusal).lower(), self._refusal.value, options)
+                raise silent(options, version)
             entering.result()
         except MqttConnectError as error:
-            raise _refused(error.rc, options) from None
+            code = getattr(error.rc, "value", error.rc)
+            raise refused(str(error.rc).lower(), code if isinstance(code, int) else 0x80, options) from None
         except aiomqtt.MqttError as error:
             raise _unreachable(error, options, version) from None
         except OSError as error:
@@ -485,27 +483,8 @@ class AiomqttConnection(Connection):
             sock.close()
 
 
-def _may_be_the_version(error: TransportError) -> bool:
-    """Say whether ``error`` may come from a broker that does not speak MQTT 5: said so, or no answer at all."""
-    if isinstance(error, BrokerRefusedError):
-        # 3.1.1 brokers answer with their own code 1, "unacceptable protocol version".
-        return error.reason_code in {UNSUPPORTED_VERSION, 1}
-    return "answer to CONNECT" in str(error)
-
-
-def _refused(refusal: int | ReasonCode | None, options: ConnectOptions) -> BrokerRefusedError:
-    code = getattr(refusal, "value", refusal)
-    number = code if isinstance(code, int) else 0x80
-    reason = str(refusal).lower()
-    hint = ""
-    if number in {4, 5, 0x86, 0x87}:
-        user = f"user {options.username!r}" if options.username else "no user name"
-        hint = f" ({user}; see user and password in MQTT_URL)"
-    return BrokerRefusedError(f"{options.address} refused the connection: {reason}{hint}", number)
-
-
 def _unreachable(error: aiomqtt.MqttError, options: ConnectOptions, version: str) -> BrokerUnreachableError:
     text = one_line(error, name=False)
     if "timed out" in text and "Operation" in text:
-        text = f"no answer to CONNECT (MQTT {version})"
+        return silent(options, version)
     return BrokerUnreachableError(f"{options.address} cannot be reached: {text}")

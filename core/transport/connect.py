@@ -4,16 +4,36 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from core.errors import SettingsError
+
 if TYPE_CHECKING:
     from core.transport.base import Connect, Connection, Listener
     from core.transport.options import ConnectOptions
 
 
 def connector(options: ConnectOptions) -> Connect:
-    """Give what makes connections with ``options``; what it learns of the broker's version it keeps for the next one."""
-    from core.transport.aiomqtt import AiomqttConnection, Version  # noqa: PLC0415 - not loaded where memory is enough
+    """Give what makes connections with ``options``; what it learns of the broker's version it keeps for the next one.
+
+    "auto" takes the native transport for MQTT 5 over TCP and TLS, and aiomqtt for everything else. Raises SettingsError
+    where "native" is asked for what it cannot do.
+    """
+    # Neither is loaded where memory is enough.
+    from core.transport.aiomqtt import AiomqttConnection, Version  # noqa: PLC0415
 
     version = Version(options.version)
+    able = options.version == "5" and not options.websocket
+    if options.transport == "native" and not able:
+        raise SettingsError(
+            "MQTT_TRANSPORT=native speaks MQTT 5 over TCP and TLS (mqtt://, mqtts://); write MQTT_TRANSPORT=auto"
+        )
+    if options.transport == "native":
+        from core.transport.native import NativeConnection  # noqa: PLC0415
+
+        return lambda listener, number: NativeConnection(options, listener, number)
+    if options.transport == "auto" and able:
+        from core.transport.fallback import FallbackConnection  # noqa: PLC0415
+
+        return lambda listener, number: FallbackConnection(options, version, listener, number)
 
     def connect(listener: Listener, number: int) -> Connection:
         return AiomqttConnection(options, version, listener, number)

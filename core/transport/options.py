@@ -20,7 +20,7 @@ class ConnectOptions:
 
     ``version`` "5" falls back to 3.1.1 where the broker refuses it. Times are in seconds. ``clean_start`` begins a new
     session (MQTT 5, 3.1.2.4); ``session_expiry`` is how long the broker keeps it after the connection ended. Files are
-    PEM; without ``ca_file`` the system's authorities are trusted.
+    PEM; without ``ca_file`` the system's authorities are trusted. ``transport`` is "auto", "native" or "aiomqtt".
     """
 
     scheme: str
@@ -41,6 +41,7 @@ class ConnectOptions:
     key_password: str | None = field(default=None, repr=False)
     tls_verify: bool = True
     connect_timeout: float = 10
+    transport: str = "auto"
 
     @property
     def tls(self) -> bool:

@@ -59,6 +59,7 @@ def test_the_environment_goes_before_the_file_and_the_file_before_the_default(al
     [
         ("MQTT_URL", "host"),
         ("MQTT_VERSION", "4"),
+        ("MQTT_TRANSPORT", "carrier pigeon"),
         ("MQTT_CLIENT_ID", "two words"),
         ("MQTT_KEEPALIVE", "0"),
         ("MQTT_SESSION_EXPIRY", "-1"),

@@ -9,11 +9,11 @@ from dataclasses import asdict
 import pytest
 
 from tests.application.conftest import mosquitto, project, publisher  # noqa: F401 - fixtures
-from tests.faults.stream import MODEL, ROUTER, Account, Stream, ledger
+from tests.faults.stream import MODEL, ROUTER, SOAK, Account, Stream, ledger
 from tests.postgres import Postgres
 
 
-@pytest.fixture(params=["5", "3.1.1"])
+@pytest.fixture(params=["5", "3.1.1", *(["aiomqtt 5"] if SOAK else [])])
 def version(request):
     return request.param
 
@@ -32,9 +32,11 @@ async def streaming(project, version, record_property):  # noqa: F811
     streams: list[Stream] = []
 
     def make(broker_url, *, router=ROUTER, publish_to=None, rate=400, **variables) -> Stream:
-        variables = {"MQTT_URL": broker_url, "MQTT_VERSION": version, "MQTT_KEEPALIVE": 5, "MQTT_CLIENT_ID": "w"} | variables
+        *transport, number = version.split()
+        variables = {"MQTT_URL": broker_url, "MQTT_VERSION": number, "MQTT_KEEPALIVE": 5, "MQTT_CLIENT_ID": "w"} | variables
+        variables["MQTT_TRANSPORT"] = "".join(transport) or "auto"
         one = project({"numbers": router}, {"number": MODEL}, **variables)
-        stream = Stream(publish_to or broker_url, one, rate, version)
+        stream = Stream(publish_to or broker_url, one, rate, number)
         streams.append(stream)
         return stream
 

@@ -51,7 +51,8 @@ async def flood(port: int, messages: int) -> None:
 
 
 async def test_a_flood_of_qos_0_against_a_slow_handler(project, mosquitto, version, record_property):
-    one = project({"slow": SLOW}, {}, MQTT_URL=mosquitto.url, MQTT_VERSION=version, MQTT_KEEPALIVE=5)
+    one = project({"slow": SLOW}, {}, MQTT_URL=mosquitto.url, MQTT_VERSION=version.split()[-1], MQTT_KEEPALIVE=5)
+    one.set(MQTT_TRANSPORT="aiomqtt" if version.startswith("aiomqtt") else "auto")
     worker = await one.start().ready()
     process = psutil.Process(worker.process.pid)
     before = process.memory_info().rss

@@ -19,6 +19,9 @@ _names = count(1)
 
 
 def options(url: str, version: str = "5", **more: object) -> ConnectOptions:
+    """Give options with a client identifier of their own; ``version`` may name the transport too: "aiomqtt 5"."""
+    if " " in version:
+        more["transport"], version = version.split()
     return replace(parse_url(url), client_id=f"t-{next(_names)}", version=version, **more)
 
 
@@ -76,17 +79,24 @@ async def embedded():
     await broker.stop()
 
 
-@pytest.fixture(params=["memory", "mosquitto 5", "mosquitto 3.1.1", "embedded 5", "embedded 3.1.1"])
+KINDS = ["memory"] + [
+    f"{broker} {transport}"
+    for broker in ("mosquitto", "embedded")
+    for transport in ("native 5", "aiomqtt 5", "aiomqtt 3.1.1")
+]
+
+
+@pytest.fixture(params=KINDS)
 async def broker(request):
     kind = request.param
     made = Broker(kind)
     if kind == "memory":
         made.memory = MemoryBroker()
     elif kind.startswith("mosquitto"):
-        made.options = options(request.getfixturevalue("mosquitto").url, made.version)
+        made.options = options(request.getfixturevalue("mosquitto").url, made.version, transport=kind.split()[1])
     else:
         port = free_pair()
-        own = EmbeddedBroker(options(f"embedded://127.0.0.1:{port}", made.version))
+        own = EmbeddedBroker(options(f"embedded://127.0.0.1:{port}", made.version, transport=kind.split()[1]))
         made.options = await own.start()
     yield made
     await made.close()

@@ -46,7 +46,7 @@ async def opened():
         await one.stop()
 
 
-@pytest.fixture(params=["5", "3.1.1"])
+@pytest.fixture(params=["native 5", "aiomqtt 5", "aiomqtt 3.1.1"])
 def version(request):
     return request.param
 

@@ -64,15 +64,16 @@ async def exchange(chosen) -> None:
         await connection.close()
 
 
-@pytest.mark.parametrize("version", ["5", "3.1.1"])
+@pytest.mark.parametrize("version", ["native 5", "aiomqtt 5", "aiomqtt 3.1.1"])
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
 async def test_an_authority_of_ones_own_is_trusted(tls, files, version, host):
     await exchange(options(f"mqtts://{host}:{tls.port}", version, ca_file=files / "ca.pem"))
 
 
+@pytest.mark.parametrize("transport", ["native", "aiomqtt"])
 @pytest.mark.parametrize("ca", [None, "other.pem"])
-async def test_a_certificate_of_an_unknown_authority_is_refused(tls, files, ca):
-    chosen = options(f"mqtts://localhost:{tls.port}", ca_file=files / ca if ca else None)
+async def test_a_certificate_of_an_unknown_authority_is_refused(tls, files, ca, transport):
+    chosen = options(f"mqtts://localhost:{tls.port}", transport=transport, ca_file=files / ca if ca else None)
     with pytest.raises(BrokerUnreachableError, match="certificate verify failed"):
         await exchange(chosen)
 
@@ -103,7 +104,7 @@ def mutual(files):
     broker.stop()
 
 
-@pytest.mark.parametrize("version", ["5", "3.1.1"])
+@pytest.mark.parametrize("version", ["native 5", "aiomqtt 5", "aiomqtt 3.1.1"])
 async def test_a_client_certificate_lets_in(mutual, files, version):
     certificate = {"cert_file": files / "client.pem", "key_file": files / "client.key"}
     await exchange(options(f"mqtts://localhost:{mutual.port}", version, ca_file=files / "ca.pem", **certificate))

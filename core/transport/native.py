@@ -1,0 +1,478 @@
+"""A connection by MQTT 5 over TCP and TLS, on the codec mqtt5: the fast one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import mqtt5
+
+from core.errors import BrokerRefusedError, BrokerUnreachableError, ConnectionLostError, one_line
+from core.message import Message, Properties
+from core.transport.base import Closure, Connack, Connection
+from core.transport.refusal import refused, silent
+from core.transport.tls import tls_context
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from core.transport.base import Listener, Subscription
+    from core.transport.options import ConnectOptions
+
+BUFFER = 256 * 1024
+MOST_PUBLISHING = 500
+"""Own messages under way at once; a broker may ask for fewer (MQTT 5, Receive Maximum)."""
+MOST_CLOSING = 3.0
+"""Seconds that a broker is given to hang up after DISCONNECT."""
+PACKET_TOO_LARGE = 0x95
+
+_DISCONNECT = mqtt5.DisconnectPacket().write()
+_PINGREQ = mqtt5.PingReqPacket().write()
+
+
+class _Wire(asyncio.BufferedProtocol):
+    """The bytes of one connection: what comes in is cut into packets in one pass over what was read."""
+
+    def __init__(self, packet: Callable[[Any], None], lost: Callable[[str, int | None], None]) -> None:
+        self._packet = packet
+        self._lost = lost
+        self._view = memoryview(bytearray(BUFFER))
+        self._end = 0
+        self.stopped = False
+        self.writable = asyncio.Event()
+        self.writable.set()
+        self.gone = asyncio.Event()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Give the free part of the buffer, which is doubled when a packet fills it."""
+        if self._end == len(self._view):
+            larger = memoryview(bytearray(2 * len(self._view)))
+            larger[: self._end] = self._view
+            self._view = larger
+        return self._view[self._end :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Hand on every packet that is complete."""
+        view = self._view
+        start, end = 0, self._end + nbytes
+        read, take = mqtt5.read, self._packet
+        while start < end and not self.stopped:
+            try:
+                packet, size = read(view[start:end])
+            except IndexError:
+                break
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # noqa: BLE001 - a topic that is no UTF-8 makes the codec panic, beyond Exception
+                self._end = 0
+                self._lost(f"a packet could not be read: {one_line(error, name=False)}", 0x81)
+                return
+            start += size
+            take(packet)
+        rest = end - start
+        if start and rest:
+            view[:rest] = bytes(view[start:end])
+        self._end = rest
+        if not rest and len(view) > BUFFER:
+            self._view = memoryview(bytearray(BUFFER))
+
+    def eof_received(self) -> None:
+        """Let the transport close."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take note of the end, however it came."""
+        self.gone.set()
+        self.writable.set()
+        self._lost("the connection broke" if exc is None else f"the connection broke: {one_line(exc)}", None)
+
+    def pause_writing(self) -> None:
+        """Have publications wait: the broker reads more slowly than we write."""
+        self.writable.clear()
+
+    def resume_writing(self) -> None:
+        """Have publications go on."""
+        self.writable.set()
+
+
+class NativeConnection(Connection):
+    """See ``core.transport.base.Connection``."""
+
+    def __init__(self, options: ConnectOptions, listener: Listener, number: int) -> None:
+        self._options = options
+        self._listener = listener
+        self._receive = listener.receive
+        self._number = number
+        self._loop = asyncio.get_running_loop()
+        self._closed: asyncio.Future[Closure] = self._loop.create_future()
+        self._granted = Connack(session_present=False, version="5")
+        self._connack: asyncio.Future[mqtt5.ConnAckPacket] = self._loop.create_future()
+        # Answers to PUBLISH, SUBSCRIBE and UNSUBSCRIBE, by packet identifier: one space for all of them (MQTT 5, 2.2.1).
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._next_id = 0
+        self._slots = asyncio.Semaphore(MOST_PUBLISHING)
+        self._maximum_packet_size: int | None = None
+        self._identifiers = True
+        self._wire: _Wire | None = None
+        self._transport: asyncio.Transport | None = None
+        self._keepalive = options.keepalive
+        self._timer: asyncio.TimerHandle | None = None
+        self._pinged_at: float | None = None
+        self._connected = False
+        self._paused = False
+        self._closing = False
+
+    # -- CONNECT -------------------------------------------------------------------------------------------------------
+
+    async def open(self) -> Connack:
+        """Connect. Raises BrokerUnreachableError or BrokerRefusedError."""
+        options = self._options
+        try:
+            async with asyncio.timeout(options.connect_timeout):
+                context = tls_context(options) if options.tls else None
+                name = options.host if context is not None else None
+                transport, wire = await self._loop.create_connection(
+                    lambda: _Wire(self._packet, self._lost), options.host, options.port, ssl=context, server_hostname=name
+                )
+                self._transport, self._wire = transport, wire
+                transport.write(self._connect())
+                connack = await self._answer()
+        except TimeoutError:
+            self._release()
+            raise silent(options, "5") from None
+        except OSError as error:
+            self._release()
+            raise BrokerUnreachableError(f"{options.address} cannot be reached: {_reason(error)}") from None
+        except BaseException:
+            self._release()
+            raise
+        self._keepalive = connack.server_keep_alive or options.keepalive
+        self._slots = asyncio.Semaphore(min(connack.receive_max, MOST_PUBLISHING))
+        self._maximum_packet_size = connack.max_packet_size
+        self._identifiers = connack.subscription_id_available
+        self._timer = self._loop.call_later(self._keepalive / 2, self._keep_alive)
+        return self._granted
+
+    def _connect(self) -> bytes:
+        options = self._options
+        return mqtt5.ConnectPacket(
+            options.client_id,
+            username=options.username,
+            password=options.password.encode() if options.password is not None else None,
+            clean_start=options.clean_start,
+            keep_alive=options.keepalive,
+            session_expiry_interval=0 if options.clean_start else options.session_expiry,
+            receive_max=options.receive_maximum,
+        ).write()
+
+    async def _answer(self) -> mqtt5.ConnAckPacket:
+        """Wait for CONNACK, or the end."""
+        await asyncio.wait({self._connack, cast("Any", self._closed)}, return_when=asyncio.FIRST_COMPLETED)
+        if not self._connack.done():
+            raise silent(self._options, "5")
+        connack = self._connack.result()
+        if int(connack.reason_code) >= 0x80:
+            raise refused(_words(connack.reason_code), int(connack.reason_code), self._options)
+        return connack
+
+    # -- what comes in -------------------------------------------------------------------------------------------------
+
+    def _packet(self, packet: Any) -> None:
+        if type(packet) is mqtt5.PublishPacket:
+            if not self._closing:
+                self._publish_came(packet)
+        elif type(packet) is mqtt5.PubAckPacket:
+            self._answered(packet.packet_id, packet)
+        elif type(packet) is mqtt5.PingRespPacket:
+            self._pinged_at = None
+        elif isinstance(packet, mqtt5.SubAckPacket | mqtt5.UnsubAckPacket):
+            self._answered(packet.packet_id, packet)
+        elif isinstance(packet, mqtt5.ConnAckPacket):
+            self._connack_came(packet)
+        elif isinstance(packet, mqtt5.DisconnectPacket):
+            self._end(Closure(f"the broker says: {_words(packet.reason_code)}", int(packet.reason_code)))
+            self._release()
+
+    def _publish_came(self, packet: mqtt5.PublishPacket) -> None:
+        if packet.topic_alias is not None:
+            # None were offered in CONNECT: rumqttd gives one alias to different topics.
+            self._lost(f"the broker used the topic alias {packet.topic_alias}, although none are allowed", 0x94)
+            return
+        packet_id = packet.packet_id
+        try:
+            message = Message(
+                packet.topic,
+                packet.payload,
+                0 if packet_id is None else 1,
+                packet_id or 0,
+                self._number,
+                _properties(packet),
+                retain=packet.retain,
+                dup=packet.duplicate,
+            )
+        except UnicodeDecodeError as error:
+            # The codec decodes text when it is asked for.
+            self._lost(f"a packet could not be read: {one_line(error, name=False)}", 0x81)
+            return
+        self._receive(message)
+
+    def _connack_came(self, packet: mqtt5.ConnAckPacket) -> None:
+        if self._connack.done():
+            return
+        if int(packet.reason_code) < 0x80:
+            self._granted = Connack(
+                session_present=packet.session_present,
+                version="5",
+                receive_maximum=packet.receive_max,
+                maximum_packet_size=packet.max_packet_size,
+                maximum_qos=int(packet.max_qos),
+                shared_subscriptions=packet.shared_subscription_available,
+                subscription_identifiers=packet.subscription_id_available,
+            )
+            self._connected = True
+            # Before the messages that may stand behind it in the same read.
+            self._listener.connected(self._granted)
+        self._connack.set_result(packet)
+
+    def _answered(self, packet_id: int, packet: Any) -> None:
+        waiting = self._waiting.pop(packet_id, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(packet)
+
+    # -- keeping it alive ----------------------------------------------------------------------------------------------
+
+    def _keep_alive(self) -> None:
+        """Send PINGREQ twice in a keep-alive; its answer cannot be read while reading is paused."""
+        now = self._loop.time()
+        if self._paused:
+            self._pinged_at = None
+        elif self._pinged_at is not None and now - self._pinged_at >= self._keepalive:
+            self._end(Closure(f"the broker did not answer a PINGREQ within {self._keepalive} s"))
+            self._release()
+            return
+        if self._transport is not None and not self._closed.done():
+            if self._pinged_at is None:
+                self._pinged_at = now
+            self._transport.write(_PINGREQ)
+            self._timer = self._loop.call_later(self._keepalive / 2, self._keep_alive)
+
+    def pause_reading(self) -> None:
+        """Stop reading."""
+        if not self._paused and not self._closed.done() and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        if self._paused:
+            self._paused = False
+            self._pinged_at = None
+            if not self._closed.done() and self._transport is not None:
+                self._transport.resume_reading()
+
+    # -- what goes out -------------------------------------------------------------------------------------------------
+
+    async def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
+        """Subscribe in one packet, and in one more for each identifier."""
+        together = [s for s in subscriptions if s.identifier is None or not self._identifiers]
+        refusals: dict[str, str] = {}
+        for group in [together, *([s] for s in subscriptions if s not in together)]:
+            if not group:
+                continue
+            filters = [
+                # Retained messages only for new subscriptions, not again on each reconnect (MQTT 5, 3.8.3.1).
+                mqtt5.TopicFilter(
+                    s.topic_filter,
+                    max_qos=mqtt5.QoS(s.qos),
+                    retain_handling=mqtt5.RetainHandling.SEND_IF_SUBSCRIPTION_NOT_EXISTS,
+                )
+                for s in group
+            ]
+            identifier = group[0].identifier if self._identifiers else None
+            suback = await self._ask(partial(_subscribe_packet, filters, identifier))
+            refusals |= {
+                s.topic_filter: _words(code)
+                for s, code in zip(group, suback.reason_codes, strict=False)
+                if int(code) >= 0x80
+            }
+        if refusals:
+            named = ", ".join(f"{topic_filter} ({reason})" for topic_filter, reason in refusals.items())
+            raise BrokerRefusedError(f"the broker refused subscriptions, no message comes for them: {named}", 0x80)
+
+    async def unsubscribe(self, topic_filters: Sequence[str]) -> None:
+        """Unsubscribe in one packet."""
+        await self._ask(lambda packet_id: mqtt5.UnsubscribePacket(packet_id, list(topic_filters)).write())
+
+    async def publish(
+        self, topic: str, body: bytes, *, qos: int = 0, retain: bool = False, properties: Properties | None = None
+    ) -> None:
+        """Publish, with a bounded number of messages under way."""
+        options = _publish_options(properties) if properties else {}
+        async with self._slots:
+            wire = self._wire
+            if wire is not None and not wire.writable.is_set():
+                await wire.writable.wait()
+            if qos == 0:
+                self._write(self._checked(topic, mqtt5.PublishPacket(topic, body, retain=retain, **options).write()))
+                return
+            puback = await self._ask(
+                lambda packet_id: self._checked(
+                    topic,
+                    mqtt5.PublishPacket(
+                        topic, body, qos=mqtt5.QoS.AT_LEAST_ONCE, retain=retain, packet_id=packet_id, **options
+                    ).write(),
+                )
+            )
+        if int(puback.reason_code) >= 0x80:
+            raise BrokerRefusedError(
+                f"the broker refused the message: {_words(puback.reason_code)}", int(puback.reason_code)
+            )
+
+    def _checked(self, topic: str, packet: bytes) -> bytes:
+        """Give ``packet`` back if the broker takes packets of its size. Raises BrokerRefusedError."""
+        most = self._maximum_packet_size
+        if most is not None and len(packet) > most:
+            raise BrokerRefusedError(
+                f"the message on {topic[:100]} makes a packet of {len(packet):,} bytes, the broker takes at most {most:,}",
+                PACKET_TOO_LARGE,
+            )
+        return packet
+
+    async def _ask(self, packet: Callable[[int], bytes]) -> Any:
+        """Send the packet with a free identifier and wait for its answer. Raises ConnectionLostError."""
+        if self._closed.done() or self._closing:
+            raise ConnectionLostError("the connection is closed")
+        packet_id = self._next_id
+        while True:
+            packet_id = packet_id % 65_535 + 1
+            if packet_id not in self._waiting:
+                break
+        self._next_id = packet_id
+        data = packet(packet_id)
+        waiting = self._waiting[packet_id] = self._loop.create_future()
+        self._write(data)
+        # Of a caller that leaves, the identifier stays taken until the answer has come.
+        return await waiting
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is None or self._closed.done():
+            raise ConnectionLostError("the connection is closed")
+        self._transport.write(data)
+
+    def acknowledge(self, packet_ids: Sequence[int]) -> None:
+        """Send the PUBACKs in one write."""
+        if packet_ids and self._transport is not None and not self._closed.done() and not self._closing:
+            # PUBACK with reason code 0 and no properties (MQTT 5, 3.4.2).
+            self._transport.write(b"".join([b"\x40\x02" + packet_id.to_bytes(2, "big") for packet_id in packet_ids]))
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def _lost(self, reason: str, reason_code: int | None) -> None:
+        """Take note that the connection is lost; with a reason code it is us who end it, and say why."""
+        if reason_code is not None and self._transport is not None and not self._closed.done():
+            self._transport.write(mqtt5.DisconnectPacket(reason_code=mqtt5.DisconnectReasonCode(reason_code)).write())
+            self._end(Closure(reason))
+            if self._wire is not None:
+                # What stands behind it in the same read is not looked at.
+                self._wire.stopped = True
+            self._transport.close()
+            return
+        self._end(Closure(reason))
+
+    def _end(self, closure: Closure) -> None:
+        if self._closed.done():
+            return
+        self._closed.set_result(closure)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._connected:
+            self._listener.disconnected()
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(ConnectionLostError(closure.reason))
+        self._waiting.clear()
+
+    async def closed(self) -> Closure:
+        """Wait for the end."""
+        return await asyncio.shield(self._closed)
+
+    async def close(self) -> None:
+        """Send what waits and DISCONNECT, wait for the broker to hang up, and release the socket."""
+        if self._connected and not self._closed.done() and self._transport is not None and not self._closing:
+            self._closing = True
+            # A broker that sees a new connection of this client before it has read the last PUBACKs of this one forgets
+            # them; it hangs up itself when it has read DISCONNECT (MQTT 5, 3.14.4).
+            self._transport.write(_DISCONNECT)
+            self.resume_reading()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(MOST_CLOSING):
+                    await self.closed()
+        self._closing = True
+        self._end(Closure("closed"))
+        self._release()
+        if self._wire is not None:
+            await self._wire.gone.wait()
+
+    def _release(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def _subscribe_packet(filters: list[mqtt5.TopicFilter], identifier: int | None, packet_id: int) -> bytes:
+    return mqtt5.SubscribePacket(packet_id, filters, subscription_id=identifier).write()
+
+
+def _properties(packet: mqtt5.PublishPacket) -> Properties | None:
+    """Give the properties under the specification's names; None where there are none."""
+    found: dict[str, Any] = {}
+    if packet.payload_format_indicator:
+        found["payload_format_indicator"] = packet.payload_format_indicator
+    if packet.message_expiry_interval is not None:
+        found["message_expiry_interval"] = packet.message_expiry_interval
+    if packet.content_type is not None:
+        found["content_type"] = packet.content_type
+    if packet.response_topic is not None:
+        found["response_topic"] = packet.response_topic
+    if packet.correlation_data is not None:
+        found["correlation_data"] = packet.correlation_data
+    identifiers = packet.subscription_ids
+    if identifiers:
+        found["subscription_identifier"] = identifiers
+    user = packet.user_properties
+    if user:
+        found["user_property"] = user
+    return cast("Properties", found) if found else None
+
+
+_OPTIONS = {
+    "payload_format_indicator": "payload_format_indicator",
+    "message_expiry_interval": "message_expiry_interval",
+    "content_type": "content_type",
+    "response_topic": "response_topic",
+    "correlation_data": "correlation_data",
+    "user_property": "user_properties",
+}
+
+
+def _publish_options(properties: Properties) -> dict[str, Any]:
+    """Give ``properties`` as the codec takes them. Raises ValueError for a name that a sender cannot set."""
+    for name in properties:
+        if name not in _OPTIONS:
+            raise ValueError(f"a message has no property {name!r} that can be set; there are {', '.join(_OPTIONS)}")
+    return {_OPTIONS[name]: value for name, value in properties.items()}
+
+
+def _reason(error: OSError) -> str:
+    """Give what the system says of ``error``: asyncio puts the address in its place."""
+    if isinstance(error, ConnectionError | TimeoutError) and error.errno:
+        return os.strerror(error.errno).lower()
+    return one_line(error, name=False)
+
+
+def _words(code: Any) -> str:
+    """Give a reason code in words."""
+    return str(code.name).replace("_", " ").lower()
