@@ -18,6 +18,7 @@ from core.delivery.tables import sessions
 from core.discovery import discover
 from core.errors import BrokerUnreachableError, RouteMQError, one_line
 from core.model import Model
+from core.transport.base import Deaf
 from core.transport.connect import connector
 from core.transport.embedded import EmbeddedBroker, find_running
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from config.settings import Settings
-    from core.message import Message
-    from core.transport.base import Connack
     from core.transport.options import ConnectOptions
 
 PATIENCE = 15.0
@@ -80,19 +79,6 @@ async def _routes(settings: Settings) -> Finding:
     return Finding("ok", f"{len(router.routes)}, by {len(filters)} topic filters")
 
 
-class _Deaf:
-    """The listener of a connection that subscribes to nothing."""
-
-    def receive(self, message: Message) -> None:
-        """Pass over what a broker sends without being asked."""
-
-    def connected(self, connack: Connack) -> None:
-        """Have nothing to do."""
-
-    def disconnected(self) -> None:
-        """Have nothing to do."""
-
-
 async def _broker(settings: Settings) -> Finding:
     options = settings.connect_options()
     if options.scheme == "embedded":
@@ -102,7 +88,7 @@ async def _broker(settings: Settings) -> Finding:
         except BrokerUnreachableError:
             return _free_ports(options)
     # A client identifier of its own: the worker's session is not touched.
-    connection = connector(replace(options, client_id=f"{options.client_id}-d", clean_start=True))(_Deaf(), 1)
+    connection = connector(replace(options, client_id=f"{options.client_id}-d", clean_start=True))(Deaf(), 1)
     try:
         connack = await connection.open()
     finally:

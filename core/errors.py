@@ -6,6 +6,11 @@ sees of the failure, at run time it stands in the log beside the topic and the r
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 
 class RouteMQError(Exception):
     """The parent of all errors that RouteMQ raises itself."""
@@ -108,6 +113,17 @@ class RetryLater(RouteMQError):  # noqa: N818 - it is said by a handler: raise R
     def __init__(self, seconds: float) -> None:
         super().__init__(f"the handler asked for the message again in {seconds:g} s")
         self.seconds = seconds
+
+
+class BatchError(RouteMQError):
+    """Raised by the handler of a route with ``batch`` to blame single messages: ``errors`` by their place in the list.
+
+    The others count as done. Each blamed one follows its route's retry policy alone.
+    """
+
+    def __init__(self, errors: Mapping[int, Exception]) -> None:
+        super().__init__(f"{len(errors)} messages of the batch failed")
+        self.errors = dict(errors)
 
 
 class HandlerTimeoutError(RouteMQError):

@@ -7,15 +7,17 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
-from sqlalchemy import func, inspect, select
+from sqlalchemy import func, insert, inspect, select
 from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.orm import DeclarativeBase, Mapper
 from sqlalchemy.orm.decl_api import DeclarativeAttributeIntercept
 
 from core.database import ambient
+from core.database.copy import copy_rows
 from core.database.engine import Database
+from core.database.gather import MOST_ROWS
 from core.database.kinds import find_of, insert_of, insertable, is_plain, upsert_of
 from core.database.row import to_dict
 from core.errors import ModelError
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["Base", "Model", "Page"]
 
 M = TypeVar("M")
-ROWS_A_STATEMENT = 500
 
 log = logging.getLogger("routemq.database")
 
@@ -153,16 +154,41 @@ class ModelType(DeclarativeAttributeIntercept):
             await session.refresh(row)
         return row
 
-    async def create_many(cls, model: type[M], rows: Sequence[Mapping[str, Any] | M], /) -> list[M]:
-        """Insert rows, given as dictionaries or as instances, in one transaction; give them in the same order."""
+    @overload
+    async def create_many(
+        cls, model: type[M], rows: Sequence[Mapping[str, Any] | M], /, *, returning: Literal[True] = True
+    ) -> list[M]: ...
+
+    @overload
+    async def create_many(
+        cls, model: type[M], rows: Sequence[Mapping[str, Any] | M], /, *, returning: Literal[False]
+    ) -> None: ...
+
+    async def create_many(
+        cls, model: type[M], rows: Sequence[Mapping[str, Any] | M], /, *, returning: bool = True
+    ) -> list[M] | None:
+        """Insert rows, given as dictionaries or as instances, in one transaction; give them in the same order.
+
+        With ``returning=False`` it gives None, and PostgreSQL takes dictionaries by COPY, at a tenth of the cost.
+        """
         _mapper(model)
-        made = [_new(model, row) if isinstance(row, Mapping) else _instance(model, row) for row in rows]
+        kept = _alike(model, rows)
         async with ambient.writing() as session:
+            if kept is not None and not returning:
+                await _insert_only(session, model, kept)
+                return None
+            if kept is not None and ambient.database().gathers:
+                kind = insert_of(cast("Any", model), tuple(kept[0]))
+                made: list[M] = []
+                for start in range(0, len(kept), MOST_ROWS):
+                    made += await kind.run(session, kept[start : start + MOST_ROWS])
+                return made
+            made = [_new(model, row) if isinstance(row, Mapping) else _instance(model, row) for row in rows]
             session.add_all(made)
             await session.flush()
-            for row in made:
+            for row in made if returning else ():
                 await session.refresh(row)
-        return made
+        return made if returning else None
 
     async def update(cls, model: type[M], key: Any, /, **values: Any) -> M | None:
         """Change the row with primary key ``key`` and give it, committed and fully loaded; None if there is none."""
@@ -347,6 +373,25 @@ def _new(model: type[M], values: Mapping[str, Any]) -> M:
         # A constructor may take more than columns, so the names are looked at only once it has refused them.
         _check_names(model, values)
         raise ModelError(f"{model.__qualname__} cannot be made of {', '.join(values) or 'nothing'}: {error}") from error
+
+
+def _alike(model: type[M], rows: Sequence[Mapping[str, Any] | M]) -> list[dict[str, Any]] | None:
+    """Give ``rows`` as they can be inserted by one statement; None where they are not alike, or not plain."""
+    kept: list[dict[str, Any]] = []
+    for row in rows:
+        values = insertable(model, row) if isinstance(row, Mapping) else None
+        if not values or (kept and values.keys() != kept[0].keys()):
+            return None
+        kept.append(values)
+    return kept or None
+
+
+async def _insert_only(session: AsyncSession, model: type[Any], rows: list[dict[str, Any]]) -> None:
+    """Insert ``rows``, which have values for the same columns."""
+    if session.get_bind().dialect.name == "postgresql" and await copy_rows(session, model, rows):
+        return
+    for start in range(0, len(rows), MOST_ROWS):
+        await session.execute(insert(model), rows[start : start + MOST_ROWS])
 
 
 def _instance(model: type[M], row: object) -> M:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from core.codecs import encode_any
 from core.topics import check_topic
+from core.transport.base import Deaf
 from core.transport.session import Session
 
 if TYPE_CHECKING:
-    from core.message import Message, Properties
-    from core.transport.base import Connack, Connect
+    from core.message import Properties
+    from core.transport.base import Connect
 
 
 class Publisher:
@@ -34,23 +35,10 @@ class Publisher:
         body = encode_any(payload)
         if not self._started:
             self._started = True
-            self._session.start(_Deaf())
+            self._session.start(Deaf())
         await self._session.publish(topic, body, qos=qos, retain=retain, properties=properties)
 
     async def stop(self) -> None:
         """Disconnect."""
         if self._started:
             await self._session.stop()
-
-
-class _Deaf:
-    """The listener of a session that subscribes to nothing."""
-
-    def receive(self, message: Message) -> None:
-        """Pass over what a broker sends without being asked."""
-
-    def connected(self, connack: Connack) -> None:
-        """Have nothing to do."""
-
-    def disconnected(self) -> None:
-        """Have nothing to do."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from core.retry import Retry
     from core.topics import Pattern
 
+MOST_BATCH = 10_000
+
 OrderBy = str | Callable[[Message], Hashable] | None
 
 
@@ -37,6 +39,7 @@ class Options(TypedDict, total=False):
     order_by: OrderBy
     retry: Retry | None
     timeout: float | None
+    batch: int | None
     name: str | None
 
 
@@ -46,9 +49,10 @@ class RouteOptions:
 
     ``qos``: the highest QoS its messages are wanted at. ``codec``: "json", "text", "raw", or an object with the two
     methods of ``core.codecs.Codec``. ``delivery``: "at_least_once" (acknowledged when the handler has returned) or
-    "at_most_once" (acknowledged on receipt, for data that may be lost). ``order_by``: the ordering key, a parameter's name
-    or a callable that takes the Message; None for no order; by default the topic. ``retry`` and ``timeout`` (seconds):
-    None for the application's settings. ``name``: in logs and dead letters, by default the pattern.
+    "at_most_once" (acknowledged on receipt, for data that may be lost). ``order_by``: the ordering key, a
+    parameter's name or a callable that takes the Message; None for no order; by default the topic. ``retry`` and
+    ``timeout`` (seconds): None for the application's settings. ``batch``: the handler gets a list of contexts, at
+    most this many. ``name``: in logs and dead letters, by default the pattern.
     """
 
     qos: int = 1
@@ -57,6 +61,7 @@ class RouteOptions:
     order_by: OrderBy = by_topic
     retry: Retry | None = None
     timeout: float | None = None
+    batch: int | None = None
     name: str | None = None
 
 
@@ -110,6 +115,11 @@ def make_route(
             raise RouteError(f"{where}: there is no option {option!r}{hint} There are {', '.join(known)}")
     options = RouteOptions(**given)
     _check(options, pattern, where)
+    if options.batch is not None and middleware:
+        raise RouteError(
+            f"{where}: middleware runs around one message, and batch={options.batch} gives the handler many; call what the "
+            "middleware does from the handler, or leave one of the two out"
+        )
     codec = CODECS.get(options.codec) if isinstance(options.codec, str) else options.codec
     if codec is None:
         raise RouteError(f"{where}: there is no codec {options.codec!r}; there are {', '.join(CODECS)}")
@@ -145,6 +155,8 @@ def _check(options: RouteOptions, pattern: Pattern, where: str) -> None:
     if isinstance(options.order_by, str) and options.order_by not in pattern.names:
         has = f"its parameters are {', '.join(pattern.names)}" if pattern.names else "it has no parameters"
         raise RouteError(f"{where}: order_by={options.order_by!r} is no parameter of the pattern; {has}")
+    if options.batch is not None and not (isinstance(options.batch, int) and 1 <= options.batch <= MOST_BATCH):
+        raise RouteError(f"{where}: batch={options.batch!r} is not a number of messages from 1 to {MOST_BATCH:,}")
     if options.timeout is not None and not options.timeout > 0:
         raise RouteError(f"{where}: timeout={options.timeout!r} is not a positive number of seconds")
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Protocol
 
+from core.delivery.batches import Batches
 from core.delivery.delivery import Delivery
 from core.delivery.order import Lanes
 from core.errors import MessageError, NoRouteError, one_line
@@ -60,6 +61,7 @@ class Consumer:
         self._acknowledgements = acknowledgements
         self._dispatch = dispatch
         self._lanes = Lanes(self._deliver)
+        self._batches = Batches(dispatch, self._ended)
         self._reading = reading
         self._limit = limit
         # None where no topic filters overlap, which is nearly always.
@@ -97,7 +99,10 @@ class Consumer:
             self._acknowledgements.expect(delivery)
             if delivery.route is not None and delivery.route.options.delivery == "at_most_once":
                 self._acknowledgements.settle(delivery)
-        self._lanes.put(key, delivery)
+        if delivery.route is not None and delivery.route.options.batch is not None:
+            self._batches.put(delivery.route, key, delivery)
+        else:
+            self._lanes.put(key, delivery)
         if ledger.in_hand > self._limit or self._bytes > MOST_BYTES or len(self._acknowledgements) > self._limit:
             self._pause()
 
@@ -133,6 +138,10 @@ class Consumer:
 
     async def _deliver(self, delivery: Delivery) -> None:
         await self._dispatch.deliver(delivery)
+        self._ended(delivery)
+
+    def _ended(self, delivery: Delivery) -> None:
+        """Take note that ``delivery`` has its end."""
         ledger = self._ledger
         ledger.in_hand -= 1
         self._bytes -= len(delivery.message.body)
@@ -175,6 +184,7 @@ class Consumer:
     async def cut(self) -> None:
         """Cut off whatever is in hand."""
         await self._lanes.cut()
+        await self._batches.cut()
         self._ledger.abandoned += self._ledger.in_hand
         self._ledger.in_hand = 0
         self._idle.set()

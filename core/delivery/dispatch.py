@@ -48,24 +48,30 @@ class Dispatch:
         self._acknowledgements = acknowledgements
         self._dead_letters = dead_letters
         self._last_resort = last_resort
-        self._runs = Runs(publish, timeout)
+        self.runs = Runs(publish, timeout)
         self._client_id = client_id
         self._retry = retry
-        self._outage = Outage(log)
+        self.outage = Outage(log)
 
-    async def deliver(self, delivery: Delivery) -> None:
-        """Run ``delivery`` until it has its end; nothing but a cancellation comes out of here."""
+    async def deliver(self, delivery: Delivery, failed: BaseException | None = None) -> None:
+        """Run ``delivery`` until it has its end; nothing but a cancellation comes out of here.
+
+        ``failed`` is what a first run, which was made elsewhere, raised.
+        """
         route = delivery.route
         retry = (route and route.options.retry) or self._retry
         while True:
-            if self._outage.active:
-                await self._outage.over(delivery)
-            delivery.attempt += 1
-            error = await self._runs.run(delivery)
+            if failed is None:
+                if self.outage.active:
+                    await self.outage.over(delivery)
+                delivery.attempt += 1
+                error = await self.runs.run(delivery)
+            else:
+                error, failed = failed, None
             fault = Fault.MESSAGE if error is None else fault_of(error)
             outcome = decide(error, fault, delivery.attempt, delivery.again, retry)
             if error is None or isinstance(outcome, Done):
-                self._outage.answered(delivery)
+                self.outage.answered(delivery)
                 self._ledger.done += 1
                 break
             if isinstance(outcome, RetryAfter):
@@ -75,14 +81,19 @@ class Dispatch:
                 break
             else:
                 delivery.attempt -= 1
-                await self._outage.sit_out(delivery, error)
+                await self.outage.sit_out(delivery, error)
+        self._acknowledgements.settle(delivery)
+
+    def done(self, delivery: Delivery) -> None:
+        """Take note that the handler of ``delivery``, which was run elsewhere, has returned."""
+        self._ledger.done += 1
         self._acknowledgements.settle(delivery)
 
     async def _wait_for_retry(self, delivery: Delivery, error: BaseException, outcome: RetryAfter) -> None:
         if isinstance(error, HandlerTimeoutError):
-            self._outage.leave(delivery)
+            self.outage.leave(delivery)
         else:
-            self._outage.answered(delivery)
+            self.outage.answered(delivery)
         if outcome.counts:
             self.failures.failed(delivery, error, f"runs again in {outcome.seconds:.1f} s")
         else:
@@ -92,7 +103,7 @@ class Dispatch:
 
     async def _bury(self, delivery: Delivery, error: BaseException) -> None:
         """Store ``delivery`` as a dead letter; an outage of the storage is waited out."""
-        self._outage.leave(delivery)
+        self.outage.leave(delivery)
         if delivery.route is not None and delivery.route.options.delivery == "at_most_once":
             self.failures.failed(delivery, error, "dropped, as the route is at_most_once")
             self._ledger.failed += 1
@@ -102,9 +113,9 @@ class Dispatch:
             try:
                 await self._store(dead_letter)
             except Exception as refusal:  # noqa: BLE001 - until it is stored somewhere, it waits
-                await self._outage.sit_out(delivery, refusal)
+                await self.outage.sit_out(delivery, refusal)
                 continue
-            self._outage.answered(delivery)
+            self.outage.answered(delivery)
             self._ledger.dead_lettered += 1
             self.failures.failed(delivery, error, "now a dead letter")
             return
@@ -121,5 +132,5 @@ class Dispatch:
 
     def stop(self) -> None:
         """Stop the clocks and tell what the log was spared so far."""
-        self._runs.stop()
+        self.runs.stop()
         self.failures.close()

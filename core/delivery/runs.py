@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from core.context import build
 from core.delivery.deadlines import Deadlines
-from core.errors import HandlerTimeoutError
+from core.errors import BatchError, HandlerTimeoutError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
     from core.context import Publish
+    from core.delivery.deadlines import Run
     from core.delivery.delivery import Delivery
+    from core.route import Route
 
 
 class Runs:
@@ -27,19 +31,51 @@ class Runs:
         route = delivery.route
         if delivery.refused is not None or route is None:
             return delivery.refused
+        if route.options.batch is not None:
+            refused, error = await self.run_many([delivery])
+            if isinstance(error, BatchError):
+                error = error.errors.get(0)
+            return refused.get(0, error)
         run = self._deadlines.begin(delivery, route.options.timeout or self._timeout)
+        return await self._call(run, lambda: route.call(self._context(delivery, route)))
+
+    async def run_many(self, deliveries: Sequence[Delivery]) -> tuple[dict[int, BaseException], BaseException | None]:
+        """Run the handler of a batch route once with all ``deliveries``, which are of one route.
+
+        Gives the reasons of those whose body cannot be read, by their place, which the handler did not get; and what the
+        handler raised for the others, or None.
+        """
+        first = deliveries[0]
+        route = first.route
+        assert route is not None  # noqa: S101 - only ever called for routes with batch
+        refused: dict[int, BaseException] = {}
+        contexts = []
+        for index, delivery in enumerate(deliveries):
+            try:
+                contexts.append(self._context(delivery, route))
+            except Exception as error:  # noqa: BLE001 - a codec may raise anything, which costs this message alone
+                refused[index] = error
+        if not contexts:
+            return refused, None
+        run = self._deadlines.begin(first, route.options.timeout or self._timeout)
+        return refused, await self._call(run, lambda: route.call(contexts))
+
+    def _context(self, delivery: Delivery, route: Route) -> Any:
+        return build(
+            delivery.message,
+            route,
+            delivery.params,
+            delivery.first_at,
+            delivery.message_id,
+            delivery.attempt,
+            self._publish,
+        )
+
+    @staticmethod
+    async def _call(run: Run, call: Callable[[], Awaitable[Any]]) -> BaseException | None:
+        delivery = run.delivery
         try:
-            await route.call(
-                build(
-                    delivery.message,
-                    route,
-                    delivery.params,
-                    delivery.first_at,
-                    delivery.message_id,
-                    delivery.attempt,
-                    self._publish,
-                )
-            )
+            await call()
         except asyncio.CancelledError as error:
             if delivery.timed_out:
                 return HandlerTimeoutError(f"the handler did not return within {run.timeout:g} s and was cut off")

@@ -67,6 +67,19 @@ class Listener(Protocol):
         """Take note that the connection is gone: nothing can be acknowledged until the next one."""
 
 
+class Deaf:
+    """The listener of a connection that subscribes to nothing."""
+
+    def receive(self, message: Message) -> None:
+        """Pass over what a broker sends without being asked."""
+
+    def connected(self, connack: Connack) -> None:
+        """Have nothing to do."""
+
+    def disconnected(self) -> None:
+        """Have nothing to do."""
+
+
 class Connection(ABC):
     """One network connection to a broker, from CONNECT to its end. A new attempt takes a new one.
 

@@ -1,0 +1,77 @@
+"""PostgreSQL's COPY: rows in bulk, without anything coming back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import inspect, text
+from sqlalchemy.exc import IntegrityError
+
+from core.errors import DatabaseUnreachableError, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from sqlalchemy import Column
+    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.orm import Mapper
+
+
+async def copy_rows(session: AsyncSession, model: type[Any], rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Write ``rows``, which have values for the same columns, by COPY in the transaction of ``session``.
+
+    Gives False, and writes nothing, where a default of a column is an expression that the server has to compute.
+    """
+    connection = await session.connection()
+    mapper: Mapper[Any] = inspect(model)
+    given = rows[0]
+    columns: list[Column[Any]] = []
+    makers: list[Callable[[Mapping[str, Any]], Any]] = []
+    for attribute in mapper.column_attrs:
+        column: Any = attribute.columns[0]
+        if attribute.key not in given and column.default is None:
+            continue
+        make = _maker(attribute.key, column, attribute.key in given)
+        if make is None:
+            return False
+        processor = column.type.dialect_impl(connection.dialect).bind_processor(connection.dialect)
+        columns.append(column)
+        makers.append(make if processor is None else _processed(make, processor))
+    # The driver begins its transaction with the first statement, and COPY goes past SQLAlchemy.
+    await connection.execute(text("SELECT 1"))
+    raw = await connection.get_raw_connection()
+    driver: Any = raw.driver_connection
+    table: Any = mapper.local_table
+    records = [tuple([make(row) for make in makers]) for row in rows]
+    try:
+        await driver.copy_records_to_table(
+            table.name, records=records, columns=[column.name for column in columns], schema_name=table.schema
+        )
+    except Exception as error:
+        # As SQLAlchemy shows the driver's errors, which this goes past.
+        if driver.is_closed():
+            raise DatabaseUnreachableError(f"the connection was lost during COPY: {one_line(error)}") from error
+        if str(getattr(error, "sqlstate", "")).startswith("23"):
+            raise IntegrityError(f"COPY {table.name}", None, error) from error
+        raise
+    return True
+
+
+def _maker(name: str, column: Any, given: bool) -> Callable[[Mapping[str, Any]], Any] | None:  # noqa: FBT001
+    """Give what makes the value of ``column`` for a row; None where only the server can."""
+    default = column.default
+    if given:
+        return lambda row: row[name]
+    if default.is_scalar:
+        value = default.arg
+        return lambda _: value
+    if default.is_callable:
+        call = default.arg
+        return lambda _: call(None)
+    return None
+
+
+def _processed(
+    make: Callable[[Mapping[str, Any]], Any], processor: Callable[[Any], Any]
+) -> Callable[[Mapping[str, Any]], Any]:
+    return lambda row: processor(make(row))
