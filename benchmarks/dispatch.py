@@ -41,7 +41,7 @@ class Readings(Controller):
 class NoDeadLetters:
     """Fails the benchmark should a message fail."""
 
-    async def add(self, dead_letter: DeadLetter) -> None:
+    async def add(self, dead_letter: DeadLetter, also: Any = None) -> None:
         raise AssertionError(dead_letter.reason)
 
 

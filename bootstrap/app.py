@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING
 
 from bootstrap import storage
 from bootstrap.status import StatusLine, start_block
+from core.database import ambient
 from core.delivery.acknowledge import Acknowledgements
 from core.delivery.consumer import Consumer
 from core.delivery.copies import Copies
 from core.delivery.dispatch import Dispatch
 from core.delivery.ledger import Ledger
+from core.delivery.outbox import Outbox
+from core.delivery.processed import Processed
 from core.delivery.session_record import SessionRecord
+from core.delivery.units import ExactlyOnce
 from core.discovery import discover
-from core.errors import SessionTakenOverError
+from core.errors import SessionTakenOverError, StartError
 from core.model import Model
 from core.publisher import Publisher
 from core.retry import Retry
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
 
     from config.settings import Settings
     from core.router import Router
+    from core.transport.options import ConnectOptions
 
 log = logging.getLogger("routemq")
 
@@ -54,6 +59,7 @@ class Application:
         self._consumer: Consumer | None = None
         self._status: StatusLine | None = None
         self._ready: asyncio.Task[None] | None = None
+        self._outbox: Outbox | None = None
 
     async def start(self) -> asyncio.Task[None]:
         """Start; give the session's task, which ends by itself only with a SessionTakenOverError. Raises StartError."""
@@ -84,6 +90,7 @@ class Application:
             Retry(settings.retry_attempts, settings.retry_first, settings.retry_factor, settings.retry_most),
             settings.handler_timeout,
         )
+        exactly_once = await self._exactly_once(options, publisher)
         self._consumer = Consumer(
             self.router,
             self.ledger,
@@ -92,6 +99,7 @@ class Application:
             session,
             settings.mqtt_receive_maximum,
             Copies(subscriptions, record.known),
+            exactly_once,
         )
         self._say(start_block(settings, options, self._broker, self.router))
         self._status = StatusLine(self.ledger, log.info, dispatch.failures.flush)
@@ -99,6 +107,23 @@ class Application:
         working = session.start(self._consumer)
         self._ready = asyncio.create_task(self._tell_ready(session), name="tell ready")
         return working
+
+    async def _exactly_once(self, options: ConnectOptions, publisher: Publisher) -> ExactlyOnce | None:
+        """Give what exactly-once routes need; None where there are none. Raises StartError where the mode cannot hold."""
+        route = next((route for route in self.router.routes if route.options.delivery == "exactly_once"), None)
+        if route is None:
+            return None
+        if not Model._is_enabled:
+            raise StartError(
+                f"route {route.pattern.text!r} at {route.defined_at}: delivery='exactly_once' needs a database to record "
+                "messages in; set DATABASE_URL, or write delivery='at_least_once'"
+            )
+        database = ambient.database()
+        processed = Processed(database.begin, options.client_id, options.address)
+        await storage.once_it_answers(processed.load)
+        outbox = self._outbox = Outbox(database.begin, publisher.publish, options.client_id)
+        outbox.start()
+        return ExactlyOnce(database.writing, processed, outbox, options.client_id)
 
     async def _tell_ready(self, session: Session) -> None:
         await session.connected()
@@ -127,6 +152,8 @@ class Application:
             await stopping
         if self._session is not None:
             await self._session.stop()
+        if self._outbox is not None:
+            await self._outbox.stop()
         if self._publisher is not None:
             await self._publisher.stop()
         if self._status is not None:

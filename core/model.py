@@ -119,12 +119,12 @@ class ModelType(DeclarativeAttributeIntercept):
         if not _enabled("get_session"):
             # The specification has callers ask `if not session`; those that do not ask are not to be bothered by a type.
             return None  # type: ignore[return-value]
-        return ambient.database().session()
+        return await ambient.get_session()
 
     @asynccontextmanager
     async def session(cls) -> AsyncIterator[AsyncSession]:
         """Give a session that is closed at the end of the block; what is not committed by then is rolled back."""
-        async with ambient.database().session() as session:
+        async with await ambient.get_session() as session:
             yield session
 
     def transaction(cls) -> AbstractAsyncContextManager[AsyncSession]:
@@ -142,10 +142,11 @@ class ModelType(DeclarativeAttributeIntercept):
         Raises ModelError for values that the model has not, and SQLAlchemy's errors (IntegrityError and others).
         """
         _mapper(model)
-        if not ambient.surrounded() and ambient.database().gathers:
+        gathers = ambient.gathers()
+        if gathers is not None:
             kept = insertable(model, values)
             if kept:
-                made: M = await ambient.database().writes.call(insert_of(cast("Any", model), tuple(kept)), kept)
+                made: M = await gathers[0].call(insert_of(cast("Any", model), tuple(kept)), kept)
                 return made
         row = _new(model, values)
         async with ambient.writing() as session:
@@ -217,8 +218,9 @@ class ModelType(DeclarativeAttributeIntercept):
             # Of a name that is none, this says which one was meant.
             _check_names(model, values)
             raise
-        if is_plain(model) and not ambient.surrounded() and _hashable(kind.apart(values)):
-            made: M = await ambient.database().writes.call(kind, values)
+        gathers = ambient.gathers() if is_plain(model) and _hashable(kind.apart(values)) else None
+        if gathers is not None:
+            made: M = await gathers[0].call(kind, values)
             return made
         async with ambient.writing() as session:
             (row,) = await kind.run(session, [values])
@@ -240,8 +242,9 @@ class ModelType(DeclarativeAttributeIntercept):
         identity = _identity(model, key)
         if not _enabled("find"):
             return None
-        if not ambient.surrounded() and _hashable(identity):
-            found: M | None = await ambient.database().reads.call(find_of(cast("Any", model)), identity)
+        gathers = ambient.gathers() if _hashable(identity) else None
+        if gathers is not None:
+            found: M | None = await gathers[1].call(find_of(cast("Any", model)), identity)
             return found
         async with ambient.reading() as session:
             return await session.get(model, identity)

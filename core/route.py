@@ -35,7 +35,7 @@ class Options(TypedDict, total=False):
 
     qos: Literal[0, 1]
     codec: str | Codec
-    delivery: Literal["at_least_once", "at_most_once"]
+    delivery: Literal["at_least_once", "at_most_once", "exactly_once"]
     order_by: OrderBy
     retry: Retry | None
     timeout: float | None
@@ -48,7 +48,8 @@ class RouteOptions:
     """The options of a route, decided when it is registered.
 
     ``qos``: the highest QoS its messages are wanted at. ``codec``: "json", "text", "raw", or an object with the two
-    methods of ``core.codecs.Codec``. ``delivery``: "at_least_once" (acknowledged when the handler has returned) or
+    methods of ``core.codecs.Codec``. ``delivery``: "at_least_once" (acknowledged when the handler has returned),
+    "exactly_once" (its writes are committed with a record of the message, once) or
     "at_most_once" (acknowledged on receipt, for data that may be lost). ``order_by``: the ordering key, a
     parameter's name or a callable that takes the Message; None for no order; by default the topic. ``retry`` and
     ``timeout`` (seconds): None for the application's settings. ``batch``: the handler gets a list of contexts, at
@@ -150,8 +151,11 @@ def _check(options: RouteOptions, pattern: Pattern, where: str) -> None:
         )
     if options.qos not in {0, 1}:
         raise RouteError(f"{where}: qos={options.qos!r} is neither 0 nor 1")
-    if options.delivery not in {"at_least_once", "at_most_once"}:
-        raise RouteError(f"{where}: delivery={options.delivery!r} is neither 'at_least_once' nor 'at_most_once'")
+    if options.delivery not in {"at_least_once", "at_most_once", "exactly_once"}:
+        raise RouteError(f"{where}: delivery={options.delivery!r} is none of at_least_once, at_most_once, exactly_once")
+    if options.delivery == "exactly_once" and (options.qos == 0 or options.batch is not None):
+        what = "qos=0, which a broker never sends again" if options.qos == 0 else "batch"
+        raise RouteError(f"{where}: delivery='exactly_once' does not go together with {what}")
     if isinstance(options.order_by, str) and options.order_by not in pattern.names:
         has = f"its parameters are {', '.join(pattern.names)}" if pattern.names else "it has no parameters"
         raise RouteError(f"{where}: order_by={options.order_by!r} is no parameter of the pattern; {has}")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from core.database.engine import Database
+    from core.database.gather import Gather
+    from core.database.unit_of_work import SavepointSession, UnitOfWork
 
 
 class _Current:
@@ -29,14 +31,20 @@ current = _Current()
 
 
 class _Transaction:
-    """An open ``transaction()``: its session, which one task at a time may use."""
+    """An open ``transaction()``: its session, which one task at a time may use; or one handler's part of a unit of work."""
 
-    __slots__ = ("lock", "open", "session")
+    __slots__ = ("lock", "open", "session", "sessions", "unit")
 
-    def __init__(self, session: AsyncSession) -> None:
+    def __init__(self, session: AsyncSession, unit: UnitOfWork | None = None) -> None:
         self.session = session
-        self.lock = asyncio.Lock()
+        self.lock = asyncio.Lock() if unit is None else unit.lock
         self.open = True
+        self.unit = unit
+        self.sessions: list[SavepointSession] = []
+
+    def own_session(self) -> SavepointSession | None:
+        """Give the session that the handler has open, and with it the connection."""
+        return next((session for session in self.sessions if session.open_), None)
 
 
 _surrounding: ContextVar[_Transaction | None] = ContextVar("routemq_transaction", default=None)
@@ -69,9 +77,40 @@ def _find() -> _Transaction | None:
     return transaction if transaction is not None and transaction.open else None
 
 
-def surrounded() -> bool:
-    """Say whether the running code is in a transaction that its calls join."""
-    return _find() is not None
+def gathers() -> tuple[Gather, Gather] | None:
+    """Give what gathers the writes and reads of the running code; None where its calls go one by one."""
+    outer = _find()
+    if outer is None:
+        database_ = database()
+        return (database_.writes, database_.reads) if database_.gathers else None
+    if outer.unit is None or outer.own_session() is not None:
+        return None
+    return outer.unit.writes, outer.unit.reads
+
+
+async def get_session() -> AsyncSession:
+    """Give a new session, which the caller commits and closes; within a unit of work one on its connection."""
+    outer = _find()
+    if outer is None or outer.unit is None:
+        return database().session()
+    made = await outer.unit.open_session()
+    outer.sessions.append(made)
+    return made
+
+
+@asynccontextmanager
+async def part_of(unit: UnitOfWork) -> AsyncIterator[None]:
+    """Have the calls of the block, one handler's, join ``unit``; sessions that it left open are closed at the end."""
+    part = _Transaction(unit.session, unit)
+    token = _surrounding.set(part)
+    try:
+        yield
+    finally:
+        part.open = False
+        _surrounding.reset(token)
+        for session in part.sessions:
+            if session.open_:
+                await session.close()
 
 
 @asynccontextmanager
@@ -84,6 +123,9 @@ async def transaction() -> AsyncIterator[AsyncSession]:
     if outer is None:
         async with database().writing() as session, _surround(session):
             yield session
+    elif (own := outer.own_session()) is not None:
+        async with own.begin_nested(), _surround(own):
+            yield own
     else:
         async with outer.lock, outer.session.begin_nested(), _surround(outer.session):
             yield outer.session
@@ -111,6 +153,12 @@ async def writing() -> AsyncIterator[AsyncSession]:
     if outer is None:
         async with database().writing() as session:
             yield session
+    elif (own := outer.own_session()) is not None:
+        async with own.begin_nested():
+            yield own
+    elif outer.unit is not None:
+        async with outer.unit.writing() as session:
+            yield session
     else:
         async with outer.lock, outer.session.begin_nested():
             yield outer.session
@@ -122,6 +170,11 @@ async def reading() -> AsyncIterator[AsyncSession]:
     outer = _find()
     if outer is None:
         async with database().session() as session:
+            yield session
+    elif (own := outer.own_session()) is not None:
+        yield own
+    elif outer.unit is not None:
+        async with outer.unit.reading() as session:
             yield session
     else:
         async with outer.lock:

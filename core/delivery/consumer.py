@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from core.delivery.batches import Batches
 from core.delivery.delivery import Delivery
 from core.delivery.order import Lanes
+from core.delivery.units import Units
 from core.errors import MessageError, NoRouteError, one_line
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from core.delivery.copies import Copies
     from core.delivery.dispatch import Dispatch
     from core.delivery.ledger import Ledger
+    from core.delivery.units import ExactlyOnce
     from core.message import Message
     from core.router import Router
     from core.transport.base import Connack
@@ -55,6 +57,7 @@ class Consumer:
         reading: Reading,
         limit: int,
         copies: Copies | None = None,
+        exactly_once: ExactlyOnce | None = None,
     ) -> None:
         self._match = router.match
         self._ledger = ledger
@@ -62,6 +65,8 @@ class Consumer:
         self._dispatch = dispatch
         self._lanes = Lanes(self._deliver)
         self._batches = Batches(dispatch, self._ended)
+        self._processed = None if exactly_once is None else exactly_once.processed
+        self._units = None if exactly_once is None else Units(exactly_once, dispatch, self._ended)
         self._reading = reading
         self._limit = limit
         # None where no topic filters overlap, which is nearly always.
@@ -86,7 +91,8 @@ class Consumer:
         if message.qos and self._acknowledgements.rejoin(message):
             ledger.deduplicated += 1
             return
-        if self._copies is not None and self._copies.is_further(message):
+        further = self._copies is not None and self._copies.is_further(message)
+        if further or (self._processed is not None and self._processed.is_known(message)):
             ledger.deduplicated += 1
             self._pass_over(message)
             return
@@ -99,7 +105,10 @@ class Consumer:
             self._acknowledgements.expect(delivery)
             if delivery.route is not None and delivery.route.options.delivery == "at_most_once":
                 self._acknowledgements.settle(delivery)
-        if delivery.route is not None and delivery.route.options.batch is not None:
+        options = delivery.route.options if delivery.route is not None else None
+        if self._units is not None and options is not None and options.delivery == "exactly_once":
+            self._units.put(key, delivery)
+        elif delivery.route is not None and options is not None and options.batch is not None:
             self._batches.put(delivery.route, key, delivery)
         else:
             self._lanes.put(key, delivery)
@@ -107,7 +116,7 @@ class Consumer:
             self._pause()
 
     def _pass_over(self, message: Message) -> None:
-        """Acknowledge a further copy: the one to be handled has a packet identifier of its own."""
+        """Acknowledge a message that is not to be handled: a further copy, or one that was committed before."""
         if message.qos:
             delivery = Delivery(message, None, {})
             self._acknowledgements.expect(delivery)
@@ -128,6 +137,8 @@ class Consumer:
     def connected(self, connack: Connack) -> None:
         """Take note of a new connection."""
         self._acknowledgements.resume(session_present=connack.session_present)
+        if self._processed is not None:
+            self._processed.connected(session_present=connack.session_present)
 
     def disconnected(self) -> None:
         """Take note that nothing in hand can be acknowledged until it was delivered again."""
@@ -185,6 +196,8 @@ class Consumer:
         """Cut off whatever is in hand."""
         await self._lanes.cut()
         await self._batches.cut()
+        if self._units is not None:
+            await self._units.cut()
         self._ledger.abandoned += self._ledger.in_hand
         self._ledger.in_hand = 0
         self._idle.set()

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from core.delivery.dead_letters import DeadLetter, Stored, json_ready
+from core.delivery.dead_letters import Also, DeadLetter, Stored, json_ready
 from core.errors import StartError
 
 try:
@@ -41,7 +41,7 @@ class DeadLetterFile:
         self._size = -1
         self._lines = 0
 
-    async def add(self, dead_letter: DeadLetter) -> None:
+    async def add(self, dead_letter: DeadLetter, also: Also | None = None) -> None:
         """Append ``dead_letter`` and wait until it is on the disk."""
         async with self._lock:
             await asyncio.to_thread(self._append, json_ready(asdict(dead_letter)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 import traceback
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -15,7 +16,7 @@ from core.delivery.tables import dead_letters
 from core.errors import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
     from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy import Select
@@ -80,11 +81,18 @@ class Stored:
     letter: DeadLetter
 
 
+Also = Callable[["AsyncConnection"], Awaitable[None]]
+"""Writes something more in the transaction that stores a dead letter."""
+
+
 class DeadLetters(Protocol):
     """A place for dead letters."""
 
-    async def add(self, dead_letter: DeadLetter) -> None:
-        """Store ``dead_letter``; it is durable when this returns. Raises what the storage raises."""
+    async def add(self, dead_letter: DeadLetter, also: Also | None = None) -> None:
+        """Store ``dead_letter``; it is durable when this returns. Raises what the storage raises.
+
+        ``also`` is called within the same transaction, where the storage has such.
+        """
 
 
 class DeadLetterStore(DeadLetters, Protocol):
@@ -121,9 +129,11 @@ class DeadLetterTable:
         self._trim_every = max(most // 100, 1)
         self._added = 0
 
-    async def add(self, dead_letter: DeadLetter) -> None:
+    async def add(self, dead_letter: DeadLetter, also: Also | None = None) -> None:
         """Store ``dead_letter`` and commit."""
         async with self._begin() as connection:
+            if also is not None:
+                await also(connection)
             await connection.execute(insert(dead_letters).values(asdict(dead_letter)))
             if self._added % self._trim_every == 0:
                 await self._trim(connection)

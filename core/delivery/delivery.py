@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from core.context import new_message_id
 
 if TYPE_CHECKING:
+    from core.delivery.processed import Record
     from core.errors import MessageError
     from core.message import Message
     from core.route import Route
@@ -17,9 +18,9 @@ class Delivery:
     """A message in hand: what it is, which route takes it, how often it ran, and whether it has its end.
 
     ``refused`` is set for a message that is not to be run: no route takes it, or its ordering key cannot be made.
-    ``message`` is exchanged for the
-    redelivered one when the connection was lost meanwhile, so that its acknowledgement goes out on the new connection.
-    ``first_at`` is the time of receipt, in seconds since the epoch.
+    ``message`` is exchanged for the redelivered one when the connection was lost meanwhile, so that its acknowledgement
+    goes out on the new connection. ``record`` is that of a transaction whose commit was not answered. ``first_at`` is the
+    time of receipt, in seconds since the epoch.
     """
 
     __slots__ = (
@@ -29,6 +30,7 @@ class Delivery:
         "message",
         "message_id",
         "params",
+        "record",
         "refused",
         "route",
         "settled",
@@ -51,4 +53,5 @@ class Delivery:
         self.first_at = time()
         self.message_id = new_message_id()
         self.settled = False
+        self.record: Record | None = None
         self.timed_out = False

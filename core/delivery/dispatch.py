@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from core.database.fault import Fault, fault_of
 from core.delivery.dead_letters import DeadLetter
@@ -15,14 +16,29 @@ from core.delivery.runs import Runs
 from core.errors import HandlerTimeoutError
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
     from core.context import Publish
     from core.delivery.acknowledge import Acknowledgements
-    from core.delivery.dead_letters import DeadLetters
+    from core.delivery.dead_letters import Also, DeadLetters
     from core.delivery.delivery import Delivery
     from core.delivery.ledger import Ledger
     from core.retry import Retry
 
 log = logging.getLogger("routemq.delivery")
+
+
+class Unit(Protocol):
+    """How a message runs alone whose runs are transactions of ours."""
+
+    async def run_alone(self, delivery: Delivery) -> BaseException | None:
+        """Run ``delivery`` in a transaction of its own; give what went wrong."""
+
+    async def bury(self, connection: AsyncConnection, delivery: Delivery) -> None:
+        """Write what belongs to the end of ``delivery``, in the transaction that stores it as a dead letter."""
+
+    def buried(self, delivery: Delivery) -> None:
+        """Take note that this transaction was committed."""
 
 
 class Dispatch:
@@ -53,10 +69,10 @@ class Dispatch:
         self._retry = retry
         self.outage = Outage(log)
 
-    async def deliver(self, delivery: Delivery, failed: BaseException | None = None) -> None:
+    async def deliver(self, delivery: Delivery, failed: BaseException | None = None, unit: Unit | None = None) -> None:
         """Run ``delivery`` until it has its end; nothing but a cancellation comes out of here.
 
-        ``failed`` is what a first run, which was made elsewhere, raised.
+        ``failed`` is what a first run, which was made elsewhere, raised; further runs are those of ``unit``, if given.
         """
         route = delivery.route
         retry = (route and route.options.retry) or self._retry
@@ -65,7 +81,7 @@ class Dispatch:
                 if self.outage.active:
                     await self.outage.over(delivery)
                 delivery.attempt += 1
-                error = await self.runs.run(delivery)
+                error = await (self.runs.run(delivery) if unit is None else unit.run_alone(delivery))
             else:
                 error, failed = failed, None
             fault = Fault.MESSAGE if error is None else fault_of(error)
@@ -77,7 +93,7 @@ class Dispatch:
             if isinstance(outcome, RetryAfter):
                 await self._wait_for_retry(delivery, error, outcome)
             elif isinstance(outcome, Bury):
-                await self._bury(delivery, error)
+                await self._bury(delivery, error, unit)
                 break
             else:
                 delivery.attempt -= 1
@@ -101,7 +117,7 @@ class Dispatch:
             delivery.again += 1
         await asyncio.sleep(outcome.seconds)
 
-    async def _bury(self, delivery: Delivery, error: BaseException) -> None:
+    async def _bury(self, delivery: Delivery, error: BaseException, unit: Unit | None) -> None:
         """Store ``delivery`` as a dead letter; an outage of the storage is waited out."""
         self.outage.leave(delivery)
         if delivery.route is not None and delivery.route.options.delivery == "at_most_once":
@@ -111,19 +127,21 @@ class Dispatch:
         dead_letter = DeadLetter.of(delivery, error, self._client_id)
         while True:
             try:
-                await self._store(dead_letter)
+                await self._store(dead_letter, partial(unit.bury, delivery=delivery) if unit is not None else None)
             except Exception as refusal:  # noqa: BLE001 - until it is stored somewhere, it waits
                 await self.outage.sit_out(delivery, refusal)
                 continue
             self.outage.answered(delivery)
+            if unit is not None:
+                unit.buried(delivery)
             self._ledger.dead_lettered += 1
             self.failures.failed(delivery, error, "now a dead letter")
             return
 
-    async def _store(self, dead_letter: DeadLetter) -> None:
+    async def _store(self, dead_letter: DeadLetter, also: Also | None) -> None:
         """Store in the first place, or in the last resort where that refuses this one. Raises what keeps both from it."""
         try:
-            await self._dead_letters.add(dead_letter)
+            await self._dead_letters.add(dead_letter, also)
         except Exception as refusal:
             if fault_of(refusal) is not Fault.MESSAGE:
                 raise

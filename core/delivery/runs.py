@@ -26,8 +26,11 @@ class Runs:
         self._timeout = timeout
         self._deadlines = Deadlines()
 
-    async def run(self, delivery: Delivery) -> BaseException | None:
-        """Run the handler of ``delivery`` once and give what it raised, or None; only a cancellation comes out of here."""
+    async def run(self, delivery: Delivery, publish: Publish | None = None) -> BaseException | None:
+        """Run the handler of ``delivery`` once and give what it raised, or None; only a cancellation comes out of here.
+
+        ``publish`` is what its context publishes with, should that be another than that of all.
+        """
         route = delivery.route
         if delivery.refused is not None or route is None:
             return delivery.refused
@@ -37,7 +40,7 @@ class Runs:
                 error = error.errors.get(0)
             return refused.get(0, error)
         run = self._deadlines.begin(delivery, route.options.timeout or self._timeout)
-        return await self._call(run, lambda: route.call(self._context(delivery, route)))
+        return await self._call(run, lambda: route.call(self._context(delivery, route, publish)))
 
     async def run_many(self, deliveries: Sequence[Delivery]) -> tuple[dict[int, BaseException], BaseException | None]:
         """Run the handler of a batch route once with all ``deliveries``, which are of one route.
@@ -60,7 +63,7 @@ class Runs:
         run = self._deadlines.begin(first, route.options.timeout or self._timeout)
         return refused, await self._call(run, lambda: route.call(contexts))
 
-    def _context(self, delivery: Delivery, route: Route) -> Any:
+    def _context(self, delivery: Delivery, route: Route, publish: Publish | None = None) -> Any:
         return build(
             delivery.message,
             route,
@@ -68,7 +71,7 @@ class Runs:
             delivery.first_at,
             delivery.message_id,
             delivery.attempt,
-            self._publish,
+            publish or self._publish,
         )
 
     @staticmethod

@@ -47,3 +47,27 @@ sessions = Table(
     Column("filters", JSON, nullable=False),
     Column("changed_at", DateTime(timezone=True), nullable=False),
 )
+
+processed = Table(
+    "routemq_processed",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True),
+    Column("client_id", Text, nullable=False),
+    Column("broker", Text, nullable=False),
+    Column("unit", Text, nullable=False, unique=True),
+    Column("packets", LargeBinary, nullable=False),
+    Column("committed_at", DateTime(timezone=True), nullable=False),
+)
+
+outbox = Table(
+    "routemq_outbox",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True),
+    Column("client_id", Text, nullable=False, index=True),
+    Column("topic", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("qos", SmallInteger, nullable=False),
+    Column("retain", Boolean, nullable=False),
+    Column("properties", JSON, nullable=True),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+)

@@ -6,10 +6,15 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from core.database import ambient
 from core.delivery.acknowledge import Acknowledgements
 from core.delivery.consumer import Consumer
+from core.delivery.dead_letters import DeadLetterTable
 from core.delivery.dispatch import Dispatch
 from core.delivery.ledger import Ledger
+from core.delivery.outbox import Outbox
+from core.delivery.processed import Processed
+from core.delivery.units import ExactlyOnce
 from core.publisher import Publisher
 from core.retry import Retry
 from core.transport.memory import MemoryBroker
@@ -30,7 +35,7 @@ class Collected:
         self.letters: list[DeadLetter] = []
         self.errors: list[Exception] = []
 
-    async def add(self, dead_letter: DeadLetter) -> None:
+    async def add(self, dead_letter: DeadLetter, also: Any = None) -> None:
         await asyncio.sleep(0)
         if self.errors:
             raise self.errors.pop(0)
@@ -38,9 +43,18 @@ class Collected:
 
 
 class MemoryWorker:
-    def __init__(self, router: Router, *, limit: int = 1000, retry: Retry | None = None, timeout: float = 30) -> None:
+    def __init__(
+        self,
+        router: Router,
+        *,
+        limit: int = 1000,
+        retry: Retry | None = None,
+        timeout: float = 30,
+        broker: MemoryBroker | None = None,
+        exactly_once: bool = False,
+    ) -> None:
         router.freeze()
-        self.broker = MemoryBroker()
+        self.broker = broker or MemoryBroker()
         self.ledger = Ledger()
         self.dead_letters, self.last_resort = Collected(), Collected()
         self.session = Session(self.broker.connector("worker", receive_maximum=limit), "memory", router.subscriptions())
@@ -56,15 +70,31 @@ class MemoryWorker:
             retry or Retry(attempts=1),
             timeout,
         )
-        self.consumer = Consumer(router, self.ledger, acknowledgements, self.dispatch, self.session, limit)
+        self.mode: ExactlyOnce | None = None
+        self.outbox: Outbox | None = None
+        if exactly_once:
+            # As in the application, on the configured database.
+            database = ambient.database()
+            self.outbox = Outbox(database.begin, self.publisher.publish, "worker")
+            processed = Processed(database.begin, "worker", "memory")
+            self.mode = ExactlyOnce(database.writing, processed, self.outbox, "worker")
+            self.dispatch._dead_letters = DeadLetterTable(database.begin, 1000)
+        self.consumer = Consumer(
+            router, self.ledger, acknowledgements, self.dispatch, self.session, limit, exactly_once=self.mode
+        )
 
     async def start(self) -> None:
+        if self.mode is not None and self.outbox is not None:
+            await self.mode.processed.load()
+            self.outbox.start()
         self.session.start(self.consumer)
         await self.session.connected()
 
     async def stop(self, timeout: float = 5) -> None:
         await self.consumer.stop(timeout)
         await self.session.stop()
+        if self.outbox is not None:
+            await self.outbox.stop()
         await self.publisher.stop()
 
     async def send(self, topic: str, body: bytes = b"1", **how: Any) -> None:

@@ -1,0 +1,134 @@
+"""Messages that handlers publish in a transaction: stored with it, and sent after it, at least once, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import delete, insert, select
+
+from core.codecs import encode_any
+from core.database.fault import Fault, fault_of
+from core.delivery.dead_letters import from_json, json_ready
+from core.delivery.tables import outbox
+from core.errors import one_line
+from core.topics import check_topic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+    from core.context import Publish
+    from core.message import Properties
+
+log = logging.getLogger("routemq.delivery")
+
+AT_ONCE = 200
+PAUSE = 1.0
+
+
+class Outbox:
+    """The table ``routemq_outbox`` of one client: rows are sent in order of their numbers, and then deleted.
+
+    A process that dies between the two sends them again. ``publish`` waits for a connection where there is none, and
+    ``begin`` opens a transaction that commits at its end.
+    """
+
+    def __init__(
+        self, begin: Callable[[], AbstractAsyncContextManager[AsyncConnection]], publish: Publish, client_id: str
+    ) -> None:
+        self._begin = begin
+        self._publish = publish
+        self._client_id = client_id
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Send what an earlier process left, and from then on what is committed."""
+        self._wake.set()
+        self._task = asyncio.create_task(self._run(), name="outbox")
+
+    async def stop(self) -> None:
+        """Send no more; what is left is sent after the next start."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def kick(self) -> None:
+        """Take note that something was committed."""
+        self._wake.set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                while await self._send():
+                    pass
+            except Exception as error:
+                if fault_of(error) is Fault.MESSAGE:
+                    log.exception("the outbox could not be sent, it is tried again")
+                else:
+                    log.debug("the outbox waits: %s", one_line(error))
+                await asyncio.sleep(PAUSE)
+                self._wake.set()
+
+    async def _send(self) -> bool:
+        """Send the oldest rows; say whether there may be more."""
+        wanted = select(outbox).where(outbox.c.client_id == self._client_id).order_by(outbox.c.id).limit(AT_ONCE)
+        async with self._begin() as connection:
+            rows = (await connection.execute(wanted)).all()
+        if not rows:
+            return False
+        # Topics side by side, the messages of one topic one after the other.
+        by_topic = groupby(sorted(rows, key=lambda row: (row.topic, row.id)), key=lambda row: row.topic)
+        await asyncio.gather(*(self._send_in_order(list(same)) for _, same in by_topic))
+        async with self._begin() as connection:
+            await connection.execute(delete(outbox).where(outbox.c.id.in_([row.id for row in rows])))
+        return len(rows) == AT_ONCE
+
+    async def _send_in_order(self, rows: list[Any]) -> None:
+        for row in rows:
+            properties = from_json(row.properties)
+            try:
+                await self._publish(row.topic, row.body, qos=row.qos, retain=row.retain, properties=properties)
+            except Exception as error:
+                if fault_of(error) is not Fault.MESSAGE:
+                    raise
+                # One that the broker refuses would hold up all behind it for ever.
+                log.error("a message of the outbox was refused and is dropped: %s [topic %s]", one_line(error), row.topic)  # noqa: TRY400
+
+
+class Collected:
+    """What the handlers of one transaction publish, kept until its end."""
+
+    def __init__(self, client_id: str) -> None:
+        self._client_id = client_id
+        self.rows: list[dict[str, Any]] = []
+
+    async def publish(
+        self, topic: str, payload: Any, *, qos: int = 0, retain: bool = False, properties: Properties | None = None
+    ) -> None:
+        """Take a message; see ``core.context.Publish``. Raises TopicError and PayloadError."""
+        if qos not in {0, 1}:
+            raise ValueError(f"qos={qos!r} is neither 0 nor 1")
+        row = {
+            "client_id": self._client_id,
+            "topic": check_topic(topic),
+            "body": encode_any(payload),
+            "qos": qos,
+            "retain": retain,
+            "properties": json_ready(properties) if properties else None,
+            "created_at": datetime.now(UTC),
+        }
+        self.rows.append(row)
+
+    async def store(self, session: AsyncSession) -> None:
+        """Write what was taken, in the transaction of ``session``."""
+        if self.rows:
+            await session.execute(insert(outbox), self.rows)

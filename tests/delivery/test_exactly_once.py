@@ -1,0 +1,374 @@
+"""delivery="exactly_once": one transaction for what waits, with the record of its packets, on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+from sqlalchemy import select, text
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from core.database import ambient
+from core.delivery import outage
+from core.delivery.processed import MOST_PACKETS, Processed, digest
+from core.delivery.tables import metadata
+from core.errors import DatabaseUnreachableError, Reject, RouteError
+from core.message import Message
+from core.model import Model
+from core.retry import Retry
+from core.router import Router
+from tests.database.conftest import url_of
+from tests.database.models import Meter, Plain
+from tests.delivery.worker import running
+from tests.waiting import until
+
+
+@pytest.fixture(params=["sqlite", "postgresql"], autouse=True)
+async def database(request, tmp_path, monkeypatch):
+    monkeypatch.setattr(outage, "FIRST", 0.005)
+    Model.configure(url_of(request.param, tmp_path))
+    await ambient.database().create_tables(Plain.metadata, metadata)
+    yield request.param
+    await Model.close()
+
+
+@pytest.fixture
+def router():
+    return Router()
+
+
+def storing(router, **options):
+    @router.on("t/<n>", delivery="exactly_once", **options)
+    async def store(context):
+        await Model.create(Meter, serial=str(context["payload"]))
+
+    return store
+
+
+async def serials() -> set[str]:
+    return {meter.serial for meter in await Model.all(Meter)}
+
+
+async def count(table: str) -> int:
+    async with Model.session() as session:
+        return (await session.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one()
+
+
+async def test_what_waits_is_one_transaction_with_its_record(router):
+    storing(router)
+    async with running(router, exactly_once=True) as worker:
+        for number in range(200):
+            await worker.send(f"t/{number % 7}", b"%d" % number)
+        await worker.settled()
+        assert worker.ledger.done == 200
+        assert len(worker.broker.acknowledged) == 200
+    assert await serials() == {str(number) for number in range(200)}
+    assert 1 <= await count("routemq_processed") <= 10
+
+
+async def test_nothing_is_acknowledged_before_the_commit(router):
+    go = asyncio.Event()
+
+    @router.on("t/<n>", delivery="exactly_once")
+    async def store(context):
+        await Model.create(Meter, serial=context["params"]["n"])
+        if context["params"]["n"] == "slow":
+            await go.wait()
+
+    async with running(router, exactly_once=True) as worker:
+        await worker.send("t/a")
+        await worker.send("t/slow")
+        await asyncio.sleep(0.1)
+        assert list(worker.broker.acknowledged) in ([], [1])
+        go.set()
+        await worker.settled()
+        assert len(worker.broker.acknowledged) == 2
+
+
+async def test_a_guilty_message_costs_the_others_nothing(router):
+    runs = []
+
+    @router.on("t/<n>", delivery="exactly_once", retry=Retry(attempts=2, first=0.01))
+    async def store(context):
+        runs.append(context["payload"])
+        await Model.create(Meter, serial=str(context["payload"]))
+        if context["payload"] == 13:
+            raise ValueError("unlucky")
+        if context["payload"] == 17:
+            raise Reject("no primes")
+
+    async with running(router, exactly_once=True) as worker:
+        for number in range(40):
+            await worker.send(f"t/{number % 10}", b"%d" % number)
+        await worker.send("t/1", b"nonsense")
+        await worker.settled()
+        assert (worker.ledger.done, worker.ledger.dead_lettered) == (38, 3)
+    assert await serials() == {str(number) for number in range(40)} - {"13", "17"}
+    assert await count("routemq_dead_letters") == 3
+
+
+async def test_a_constraint_violated_in_a_gather_blames_its_caller_alone(router):
+    @router.on("t/<n>", delivery="exactly_once", retry=Retry(attempts=1))
+    async def store(context):
+        await Model.create(Meter, serial=str(context["payload"]))
+
+    async with running(router, exactly_once=True) as worker:
+        for number in (1, 2, 3, 2, 4):
+            await worker.send(f"t/{number}", b"%d" % number)
+        await worker.settled()
+        assert (worker.ledger.done, worker.ledger.dead_lettered) == (4, 1)
+    assert await serials() == {"1", "2", "3", "4"}
+
+
+async def test_a_handler_may_catch_the_error_of_its_call_and_go_on(router):
+    @router.on("t/<n>", delivery="exactly_once")
+    async def store(context):
+        try:
+            await Model.create(Meter, serial="same")
+        except IntegrityError:
+            await Model.create(Meter, serial=f"other {context['payload']}")
+
+    async with running(router, exactly_once=True) as worker:
+        for number in range(5):
+            await worker.send(f"t/{number}", b"%d" % number)
+        await worker.settled()
+        assert worker.ledger.done == 5
+    assert len(await serials()) == 5
+
+
+async def test_sessions_and_transactions_of_a_handler_are_parts_of_the_unit(router):
+    fail = [True]
+
+    @router.on("t/<n>", delivery="exactly_once", retry=Retry(attempts=2, first=0.01))
+    async def store(context):
+        name = context["params"]["n"]
+        session = await Model.get_session()
+        session.add(Meter(serial=f"{name} by session"))
+        await session.commit()
+        session.add(Meter(serial=f"{name} rolled back"))
+        await session.rollback()
+        # While the session is open, what Model's calls write belongs to it.
+        assert (await Model.create(Meter, serial=f"{name} beside")).id
+        await session.commit()
+        assert (await Model.create(Meter, serial=f"{name} taken back")).id
+        await session.close()
+        async with Model.transaction():
+            meter = await Model.create(Meter, serial=f"{name} in transaction")
+            await Model.update(Meter, meter.id, kwh=5.0)
+        async with Model.session() as session:
+            session.add(Meter(serial=f"{name} left open"))
+            assert (await session.scalars(select(Meter.serial).where(Meter.serial == f"{name} in transaction"))).one()
+        if name == "b" and fail.pop() if fail else False:
+            raise ValueError("once")
+
+    async with running(router, exactly_once=True) as worker:
+        for name in "abc":
+            await worker.send(f"t/{name}")
+        await worker.settled()
+        assert worker.ledger.done == 3
+    kinds = ("by session", "beside", "in transaction")
+    assert await serials() == {f"{name} {kind}" for name in "abc" for kind in kinds}
+
+
+async def test_a_session_that_a_handler_leaves_open_holds_up_nobody(router):
+    @router.on("t/<n>", delivery="exactly_once")
+    async def store(context):
+        session = await Model.get_session()
+        session.add(Meter(serial=context["params"]["n"]))
+        await session.commit()
+
+    async with running(router, exactly_once=True) as worker:
+        for number in range(20):
+            await worker.send(f"t/{number}")
+        await worker.settled()
+        assert worker.ledger.done == 20
+    assert len(await serials()) == 20
+
+
+async def test_a_handler_that_hangs_costs_itself_alone(router):
+    @router.on("t/<n>", delivery="exactly_once", timeout=0.1, retry=Retry(attempts=1))
+    async def store(context):
+        await Model.create(Meter, serial=context["params"]["n"])
+        if context["params"]["n"] == "3":
+            async with Model.session() as session:
+                await session.execute(text("SELECT 1"))
+                await asyncio.Event().wait()
+
+    async with running(router, exactly_once=True) as worker:
+        for number in range(10):
+            await worker.send(f"t/{number}")
+        await worker.settled()
+        assert (worker.ledger.done, worker.ledger.dead_lettered) == (9, 1)
+    assert await serials() == {str(number) for number in range(10)} - {"3"}
+
+
+async def test_messages_of_a_key_stay_in_order_around_one_that_is_tried_again(router):
+    seen = []
+
+    @router.on("t/<n>", delivery="exactly_once", retry=Retry(attempts=3, first=0.03, jitter=False))
+    async def store(context):
+        if context["payload"] == 2 and context["attempt"] < 3:
+            raise ValueError("later")
+        meter = await Model.create(Meter, serial=f"{context['params']['n']}{context['payload']}")
+        seen.append(meter.serial)
+
+    async with running(router, exactly_once=True) as worker:
+        for number in range(6):
+            await worker.send("t/a", b"%d" % number)
+            await worker.send("t/b", b"%d" % (number + 10))
+        await worker.settled()
+        assert worker.ledger.done == 12
+    rows = [meter.serial for meter in await Model.where(Meter, order_by=Meter.id)]
+    assert [serial for serial in rows if serial[0] == "a"] == [f"a{n}" for n in range(6)]
+    assert [serial for serial in rows if serial[0] == "b"] == [f"b{n + 10}" for n in range(6)]
+
+
+async def test_a_redelivery_of_a_committed_message_is_acknowledged_without_running(router):
+    """The worker dies after the commit, before its PUBACKs have left."""
+    runs = []
+
+    @router.on("t/<n>", delivery="exactly_once")
+    async def store(context):
+        runs.append(context["payload"])
+        await Model.create(Meter, serial=str(context["payload"]))
+
+    async with running(router, exactly_once=True) as worker:
+        broker = worker.broker
+        worker.session.acknowledge = lambda messages: None
+        worker.consumer._acknowledgements._send = lambda messages: None
+        for number in range(10):
+            await worker.send(f"t/{number}", b"%d" % number)
+        await until(lambda: worker.ledger.done == 10)
+    again = Router()
+    again.on("t/<n>", store, delivery="exactly_once")
+    async with running(again, exactly_once=True, broker=broker) as worker:
+        await until(lambda: worker.ledger.deduplicated == 10)
+        await worker.send("t/11", b"11")
+        await worker.settled()
+        assert len(broker.acknowledged) == 11
+    assert sorted(runs) == [*range(10), 11]
+    assert len(await serials()) == 11
+
+
+@pytest.mark.parametrize("committed", [True, False])
+async def test_a_commit_whose_answer_was_lost_is_looked_up(router, committed):
+    storing(router)
+    async with running(router, exactly_once=True) as worker:
+        begin, lose = worker.mode.begin, [True]
+
+        @asynccontextmanager
+        async def losing():
+            if lose and not committed:
+                async with begin() as session:
+                    yield session
+                    lose.clear()
+                    raise OperationalError("COMMIT", {}, ConnectionError(), connection_invalidated=True)
+            else:
+                async with begin() as session:
+                    yield session
+                if lose:
+                    lose.clear()
+                    raise DatabaseUnreachableError("the answer was lost")
+
+        worker.mode.begin = losing
+        for number in range(5):
+            await worker.send(f"t/{number}", b"%d" % number)
+        await worker.settled()
+        assert (worker.ledger.done, worker.ledger.dead_lettered) == (5, 0)
+        assert not lose
+    assert len(await serials()) == 5
+
+
+async def test_an_outage_is_waited_out(router):
+    down = [True]
+
+    @router.on("t/<n>", delivery="exactly_once", retry=Retry(attempts=1))
+    async def store(context):
+        if down[0]:
+            raise DatabaseUnreachableError("away")
+        await Model.create(Meter, serial=context["params"]["n"])
+
+    async with running(router, exactly_once=True) as worker:
+        for number in range(20):
+            await worker.send(f"t/{number}")
+        await asyncio.sleep(0.1)
+        down[0] = False
+        await worker.settled()
+        assert (worker.ledger.done, worker.ledger.dead_lettered) == (20, 0)
+
+
+async def test_what_handlers_publish_leaves_after_the_commit_and_only_then(router):
+    @router.on("t/<n>", delivery="exactly_once", retry=Retry(attempts=2, first=0.01))
+    async def store(context):
+        await context["publish"](f"answers/{context['params']['n']}", {"n": context["payload"]}, qos=1)
+        if context["attempt"] == 1 and context["payload"] == 3:
+            raise ValueError("once")
+        if context["payload"] == 5:
+            raise Reject("never")
+
+    async with running(router, exactly_once=True) as worker:
+        for number in range(8):
+            await worker.send(f"t/{number % 2}", b"%d" % number)
+        await worker.settled()
+        await until(lambda: len(worker.broker.published) == 7)
+        bodies = {
+            topic: [m.body for m in worker.broker.published if m.topic == topic] for topic in ("answers/0", "answers/1")
+        }
+        assert bodies == {
+            "answers/0": [b'{"n":0}', b'{"n":2}', b'{"n":4}', b'{"n":6}'],
+            "answers/1": [b'{"n":1}', b'{"n":3}', b'{"n":7}'],
+        }
+
+        async def empty() -> bool:
+            return await count("routemq_outbox") == 0
+
+        await until(empty)
+
+
+async def test_an_outbox_that_was_not_sent_is_sent_after_the_next_start(router):
+    @router.on("t/<n>", delivery="exactly_once")
+    async def store(context):
+        await context["publish"]("answer", context["payload"], qos=1)
+
+    async with running(router, exactly_once=True) as worker:
+        await worker.outbox.stop()
+        for number in range(3):
+            await worker.send("t/x", b"%d" % number)
+        await worker.settled()
+        assert await count("routemq_outbox") == 3
+        broker = worker.broker
+    again = Router()
+    again.on("t/<n>", store, delivery="exactly_once")
+    async with running(again, exactly_once=True, broker=broker):
+        await until(lambda: [m.body for m in broker.published] == [b"0", b"1", b"2"])
+
+
+async def test_the_record_is_trimmed_to_what_can_still_come_again():
+    processed = Processed(ambient.database().begin, "c", "b")
+    numbers = range(0, 3 * MOST_PACKETS, 5000)
+    for start in numbers:
+        messages = [Message("t", b"%d" % n, 1, n % MOST_PACKETS + 1) for n in range(start, start + 5000)]
+        async with ambient.database().writing() as session:
+            record = await processed.record(session, messages)
+        processed.committed(record)
+    rows = await count("routemq_processed")
+    assert MOST_PACKETS // 5000 <= rows <= MOST_PACKETS // 5000 * 1.2 + 3
+    loaded = Processed(ambient.database().begin, "c", "b")
+    await loaded.load()
+    loaded.connected(session_present=True)
+    last = numbers[-1]
+    for n in (last, last + 4999, last - 50_000):
+        packet_id = n % MOST_PACKETS + 1
+        assert loaded.is_known(Message("t", b"%d" % n, 1, packet_id, dup=True))
+        assert not loaded.is_known(Message("t", b"%d" % n, 1, packet_id))
+        assert not loaded.is_known(Message("t", b"another", 1, packet_id, dup=True))
+    loaded.connected(session_present=False)
+    assert not loaded.is_known(Message("t", b"%d" % last, 1, last % MOST_PACKETS + 1, dup=True))
+    assert len(digest(Message("t", b""))) == 8
+
+
+@pytest.mark.parametrize("options", [{"qos": 0}, {"batch": 5}])
+def test_what_it_cannot_go_together_with_is_refused(router, options):
+    with pytest.raises(RouteError, match="exactly_once"):
+        router.on("t", lambda context: None, delivery="exactly_once", **options)
