@@ -123,7 +123,7 @@ class Application:
         await storage.once_it_answers(processed.load)
         outbox = self._outbox = Outbox(database.begin, publisher.publish, options.client_id)
         outbox.start()
-        return ExactlyOnce(database.writing, processed, outbox, options.client_id)
+        return ExactlyOnce(database.writing, processed, outbox, options.client_id, self.settings.dedup_keep)
 
     async def _tell_ready(self, session: Session) -> None:
         await session.connected()

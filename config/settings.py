@@ -18,7 +18,7 @@ from core.errors import SettingsError
 from core.transport.options import ConnectOptions, mask, parse_url
 
 ENV_FILE = Path(".env")
-PREFIXES = ("MQTT_", "DATABASE_", "DB_", "RETRY_", "DEAD_LETTER_", "LOG_", "HANDLER_", "SHUTDOWN_")
+PREFIXES = ("MQTT_", "DATABASE_", "DB_", "RETRY_", "DEAD_LETTER_", "DEDUP_", "LOG_", "HANDLER_", "SHUTDOWN_")
 
 
 def _file(value: Any) -> Any:
@@ -120,6 +120,7 @@ class Settings(BaseSettings):
     retry_factor: float = _setting(4, "How many times longer each further pause is.", "a number from 1", ge=1)
     retry_most: float = _setting(30, "The longest pause between two runs, in seconds.", "a number from 0", ge=0)
     dead_letter_max: int = _setting(100_000, "How many dead letters are kept; the oldest go.", "a whole number from 1", ge=1)
+    dedup_keep: float = _setting(604_800, "Seconds for which application keys (dedup) are kept.", "a positive number", gt=0)
 
     # The process
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _setting(

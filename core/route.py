@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 MOST_BATCH = 10_000
 
+Dedup = str | Callable[[Any], Any]
+"""A path into the payload, such as "id" or "meta.id", or a function that takes the context."""
+
 OrderBy = str | Callable[[Message], Hashable] | None
 
 
@@ -40,6 +43,7 @@ class Options(TypedDict, total=False):
     retry: Retry | None
     timeout: float | None
     batch: int | None
+    dedup: Dedup | None
     name: str | None
 
 
@@ -63,6 +67,7 @@ class RouteOptions:
     retry: Retry | None = None
     timeout: float | None = None
     batch: int | None = None
+    dedup: Dedup | None = None
     name: str | None = None
 
 
@@ -153,9 +158,16 @@ def _check(options: RouteOptions, pattern: Pattern, where: str) -> None:
         raise RouteError(f"{where}: qos={options.qos!r} is neither 0 nor 1")
     if options.delivery not in {"at_least_once", "at_most_once", "exactly_once"}:
         raise RouteError(f"{where}: delivery={options.delivery!r} is none of at_least_once, at_most_once, exactly_once")
-    if options.delivery == "exactly_once" and (options.qos == 0 or options.batch is not None):
-        what = "qos=0, which a broker never sends again" if options.qos == 0 else "batch"
-        raise RouteError(f"{where}: delivery='exactly_once' does not go together with {what}")
+    if options.delivery == "exactly_once" and options.qos == 0:
+        raise RouteError(
+            f"{where}: delivery='exactly_once' does not go together with qos=0, which a broker never sends again"
+        )
+    if options.dedup is not None and (options.delivery != "exactly_once" or options.batch is not None):
+        raise RouteError(f"{where}: dedup needs delivery='exactly_once', to be part of its transaction, and no batch")
+    if options.dedup is not None and not (callable(options.dedup) or (isinstance(options.dedup, str) and options.dedup)):
+        raise RouteError(
+            f"{where}: dedup={options.dedup!r} is neither a path into the payload nor a function of the context"
+        )
     if isinstance(options.order_by, str) and options.order_by not in pattern.names:
         has = f"its parameters are {', '.join(pattern.names)}" if pattern.names else "it has no parameters"
         raise RouteError(f"{where}: order_by={options.order_by!r} is no parameter of the pattern; {has}")

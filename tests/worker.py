@@ -72,7 +72,7 @@ class Worker:
     """A running ``main.py``."""
 
     def __init__(self, project: Project, arguments: tuple[str, ...] = ()) -> None:
-        known = ("MQTT_", "DATABASE_", "DB_", "RETRY_", "DEAD_LETTER_", "LOG_", "HANDLER_", "SHUTDOWN_")
+        known = ("MQTT_", "DATABASE_", "DB_", "RETRY_", "DEAD_LETTER_", "DEDUP_", "LOG_", "HANDLER_", "SHUTDOWN_")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(known)}
         environment |= {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "COLUMNS": "200", "NO_COLOR": "1"}
         numbers = [int(file.suffix[1:]) for file in project.folder.glob("output.*")]

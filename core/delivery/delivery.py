@@ -26,6 +26,7 @@ class Delivery:
     __slots__ = (
         "again",
         "attempt",
+        "duplicate",
         "first_at",
         "message",
         "message_id",
@@ -52,6 +53,7 @@ class Delivery:
         self.again = 0
         self.first_at = time()
         self.message_id = new_message_id()
+        self.duplicate = False
         self.settled = False
         self.record: Record | None = None
         self.timed_out = False

@@ -88,7 +88,7 @@ class Dispatch:
             outcome = decide(error, fault, delivery.attempt, delivery.again, retry)
             if error is None or isinstance(outcome, Done):
                 self.outage.answered(delivery)
-                self._ledger.done += 1
+                self._count(delivery)
                 break
             if isinstance(outcome, RetryAfter):
                 await self._wait_for_retry(delivery, error, outcome)
@@ -102,8 +102,14 @@ class Dispatch:
 
     def done(self, delivery: Delivery) -> None:
         """Take note that the handler of ``delivery``, which was run elsewhere, has returned."""
-        self._ledger.done += 1
+        self._count(delivery)
         self._acknowledgements.settle(delivery)
+
+    def _count(self, delivery: Delivery) -> None:
+        if delivery.duplicate:
+            self._ledger.deduplicated += 1
+        else:
+            self._ledger.done += 1
 
     async def _wait_for_retry(self, delivery: Delivery, error: BaseException, outcome: RetryAfter) -> None:
         if isinstance(error, HandlerTimeoutError):

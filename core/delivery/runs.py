@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.context import build
 from core.delivery.deadlines import Deadlines
+from core.delivery.dedup import DUPLICATE, once
 from core.errors import BatchError, HandlerTimeoutError
 
 if TYPE_CHECKING:
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from core.context import Publish
     from core.delivery.deadlines import Run
     from core.delivery.delivery import Delivery
-    from core.route import Route
+    from core.middleware import Handler
+    from core.route import Dedup, Route
 
 
 class Runs:
@@ -25,6 +27,7 @@ class Runs:
         self._publish = publish
         self._timeout = timeout
         self._deadlines = Deadlines()
+        self._dedups: dict[str, Handler] = {}
 
     async def run(self, delivery: Delivery, publish: Publish | None = None) -> BaseException | None:
         """Run the handler of ``delivery`` once and give what it raised, or None; only a cancellation comes out of here.
@@ -40,9 +43,18 @@ class Runs:
                 error = error.errors.get(0)
             return refused.get(0, error)
         run = self._deadlines.begin(delivery, route.options.timeout or self._timeout)
-        return await self._call(run, lambda: route.call(self._context(delivery, route, publish)))
+        call = route.call if route.options.dedup is None else self._once(route, route.options.dedup)
+        return await self._call(run, lambda: call(self._context(delivery, route, publish)))
 
-    async def run_many(self, deliveries: Sequence[Delivery]) -> tuple[dict[int, BaseException], BaseException | None]:
+    def _once(self, route: Route, key: Dedup) -> Handler:
+        call = self._dedups.get(route.name)
+        if call is None:
+            call = self._dedups[route.name] = once(route.call, route.name, key)
+        return call
+
+    async def run_many(
+        self, deliveries: Sequence[Delivery], publish: Publish | None = None
+    ) -> tuple[dict[int, BaseException], BaseException | None]:
         """Run the handler of a batch route once with all ``deliveries``, which are of one route.
 
         Gives the reasons of those whose body cannot be read, by their place, which the handler did not get; and what the
@@ -55,7 +67,7 @@ class Runs:
         contexts = []
         for index, delivery in enumerate(deliveries):
             try:
-                contexts.append(self._context(delivery, route))
+                contexts.append(self._context(delivery, route, publish))
             except Exception as error:  # noqa: BLE001 - a codec may raise anything, which costs this message alone
                 refused[index] = error
         if not contexts:
@@ -78,7 +90,8 @@ class Runs:
     async def _call(run: Run, call: Callable[[], Awaitable[Any]]) -> BaseException | None:
         delivery = run.delivery
         try:
-            await call()
+            if await call() is DUPLICATE:
+                delivery.duplicate = True
         except asyncio.CancelledError as error:
             if delivery.timed_out:
                 return HandlerTimeoutError(f"the handler did not return within {run.timeout:g} s and was cut off")

@@ -71,3 +71,11 @@ outbox = Table(
     Column("properties", JSON, nullable=True),
     Column("created_at", DateTime(timezone=True), nullable=False),
 )
+
+dedup = Table(
+    "routemq_dedup",
+    metadata,
+    Column("route", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("seen_at", DateTime(timezone=True), nullable=False, index=True),
+)

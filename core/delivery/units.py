@@ -10,10 +10,11 @@ from sqlalchemy.exc import InvalidRequestError
 from core.database import ambient
 from core.database.fault import Fault, fault_of
 from core.database.unit_of_work import UnitOfWork
+from core.delivery.dedup import Trim
 from core.delivery.line import Keyed, Line
 from core.delivery.outbox import Collected
 from core.delivery.outcome import MOST_AGAIN
-from core.errors import HandlerTimeoutError, MessageError
+from core.errors import BatchError, HandlerTimeoutError, MessageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -35,8 +36,15 @@ class _RolledBackError(Exception):
     """Leaves the transaction, so that it rolls back."""
 
 
+class _UnblamedError(Exception):
+    """A list's handler raised, and did not say which message is to blame."""
+
+
 class ExactlyOnce:
-    """What the mode needs: ``begin`` opens a transaction, ``processed`` and ``outbox`` are written within it."""
+    """What the mode needs: ``begin`` opens a transaction, ``processed`` and ``outbox`` are written within it.
+
+    ``keep`` is how long application keys (``dedup``) are kept, in seconds.
+    """
 
     def __init__(
         self,
@@ -44,7 +52,9 @@ class ExactlyOnce:
         processed: Processed,
         outbox: Outbox,
         client_id: str,
+        keep: float,
     ) -> None:
+        self.trim = Trim(keep)
         self.begin = begin
         self.processed = processed
         self.outbox = outbox
@@ -163,6 +173,7 @@ class Units(Line):
                 if errors:
                     raise _RolledBackError  # noqa: TRY301 - out of the transaction
                 await collected.store(session)
+                await mode.trim.trim(session)
                 record = await mode.processed.record(session, (delivery.message for _, delivery in taken))
         except _RolledBackError:
             return errors, None
@@ -193,13 +204,35 @@ class Units(Line):
                     errors[index] = error
                     return
 
+        async def together(indexes: list[int]) -> None:
+            async with ambient.part_of(unit):
+                refused, error = await runs.run_many([taken[index][1] for index in indexes], collected.publish)
+            errors.update({indexes[place]: reason for place, reason in refused.items()})
+            left = [index for place, index in enumerate(indexes) if place not in refused]
+            if isinstance(error, BatchError):
+                errors.update({left[place]: blamed for place, blamed in error.errors.items() if place < len(left)})
+            elif error is not None:
+                blind = len(left) > 1 and fault_of(error) is Fault.MESSAGE
+                errors.update(dict.fromkeys(left, _UnblamedError(str(error)) if blind else error))
+
         groups: dict[Hashable, list[int]] = {}
-        for index, (key, _) in enumerate(taken):
+        for index, (key, delivery) in enumerate(taken):
+            route = delivery.route
+            if route is not None and route.options.batch is not None:
+                key = route.name, "list"  # noqa: PLW2901 - a list has the order of receipt
             groups.setdefault((index,) if key is None else (None, key), []).append(index)
-        if len(groups) == 1:
-            await in_order(next(iter(groups.values())))
+        calls = []
+        for indexes in groups.values():
+            route = taken[indexes[0]][1].route
+            most = route.options.batch if route is not None else None
+            if most is None:
+                calls.append(in_order(indexes))
+            else:
+                calls += [together(indexes[start : start + most]) for start in range(0, len(indexes), most)]
+        if len(calls) == 1:
+            await calls[0]
         else:
-            await asyncio.gather(*(in_order(indexes) for indexes in groups.values()))
+            await asyncio.gather(*calls)
         return errors
 
     # -- one that failed -----------------------------------------------------------------------------------------------
@@ -236,7 +269,7 @@ def _sorted_out(taken: list[Keyed], rest: list[int], guilty: dict[int, BaseExcep
 
 def _follows_from_another(error: BaseException | None) -> bool:
     """Say whether ``error`` only tells that another one has spoilt the transaction."""
-    if isinstance(error, InvalidRequestError):
+    if isinstance(error, InvalidRequestError | _UnblamedError):
         return True
     original: Any = getattr(error, "orig", None)
     return getattr(original, "sqlstate", None) == IN_FAILED_TRANSACTION

@@ -79,6 +79,7 @@ def test_the_environment_goes_before_the_file_and_the_file_before_the_default(al
         ("RETRY_FACTOR", "0.5"),
         ("RETRY_MOST", "x"),
         ("DEAD_LETTER_MAX", "0"),
+        ("DEDUP_KEEP", "0"),
         ("LOG_LEVEL", "loud"),
         ("SHUTDOWN_TIMEOUT", "-1"),
     ],

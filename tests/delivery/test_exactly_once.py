@@ -10,10 +10,11 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from core.database import ambient
+from core.delivery import dedup as dedup_module
 from core.delivery import outage
 from core.delivery.processed import MOST_PACKETS, Processed, digest
 from core.delivery.tables import metadata
-from core.errors import DatabaseUnreachableError, Reject, RouteError
+from core.errors import BatchError, DatabaseUnreachableError, Reject, RouteError
 from core.message import Message
 from core.model import Model
 from core.retry import Retry
@@ -368,7 +369,106 @@ async def test_the_record_is_trimmed_to_what_can_still_come_again():
     assert len(digest(Message("t", b""))) == 8
 
 
-@pytest.mark.parametrize("options", [{"qos": 0}, {"batch": 5}])
-def test_what_it_cannot_go_together_with_is_refused(router, options):
-    with pytest.raises(RouteError, match="exactly_once"):
-        router.on("t", lambda context: None, delivery="exactly_once", **options)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"delivery": "exactly_once", "qos": 0},
+        {"dedup": "id"},
+        {"delivery": "exactly_once", "dedup": "id", "batch": 5},
+        {"delivery": "exactly_once", "dedup": ""},
+        {"delivery": "exactly_once", "dedup": 5},
+    ],
+)
+def test_what_does_not_go_together_is_refused(router, options):
+    with pytest.raises(RouteError, match=r"exactly_once|dedup"):
+        router.on("t", lambda context: None, **options)
+
+
+async def test_a_list_is_one_transaction(router):
+    lists = []
+
+    @router.on("t/<n>", delivery="exactly_once", batch=50, retry=Retry(attempts=1))
+    async def ingest(contexts):
+        lists.append(len(contexts))
+        await Model.create_many(Meter, [{"serial": str(context["payload"])} for context in contexts], returning=False)
+        for context in contexts:
+            await context["publish"](f"answers/{context['payload']}", b"x", qos=1)
+        if any(context["payload"] == 33 for context in contexts):
+            raise ValueError("one of you")
+
+    async with running(router, exactly_once=True) as worker:
+        for number in range(100):
+            await worker.send(f"t/{number % 7}", b"%d" % number)
+        await worker.send("t/1", b"nonsense")
+        await worker.settled()
+        assert (worker.ledger.done, worker.ledger.dead_lettered) == (99, 2)
+        await until(lambda: len(worker.broker.published) == 99)
+    assert await serials() == {str(number) for number in range(100)} - {"33"}
+    assert max(lists) == 50
+
+
+async def test_blamed_messages_of_a_list_cost_the_others_nothing(router):
+    @router.on("t/<n>", delivery="exactly_once", batch=50, retry=Retry(attempts=2, first=0.01))
+    async def ingest(contexts):
+        bad = {place: ValueError("odd") for place, context in enumerate(contexts) if context["payload"] % 10 == 3}
+        good = [{"serial": str(context["payload"])} for place, context in enumerate(contexts) if place not in bad]
+        await Model.create_many(Meter, good)
+        if bad:
+            raise BatchError(bad)
+
+    async with running(router, exactly_once=True) as worker:
+        for number in range(40):
+            await worker.send(f"t/{number % 7}", b"%d" % number)
+        await worker.settled()
+        assert (worker.ledger.done, worker.ledger.dead_lettered) == (36, 4)
+    assert await serials() == {str(number) for number in range(40) if number % 10 != 3}
+
+
+@pytest.mark.parametrize("key", ["meta.id", lambda context: context["payload"]["meta"]["id"]])
+async def test_a_message_that_a_device_sends_twice_is_handled_once(router, key):
+    @router.on("t/<n>", delivery="exactly_once", dedup=key, retry=Retry(attempts=2, first=0.01), name="things")
+    async def store(context):
+        number = context["payload"]["meta"]["id"]
+        if number == 4 and context["attempt"] == 1:
+            raise ValueError("once")
+        await Model.create(Meter, serial=str(number))
+
+    async with running(router, exactly_once=True) as worker:
+        for number in (1, 2, 1, 3, 4, 4, 2, 1):
+            await worker.send(f"t/{number}", b'{"meta": {"id": %d}}' % number)
+        await worker.settled()
+        assert (worker.ledger.done, worker.ledger.deduplicated) == (4, 4)
+        await worker.send("t/1", b'{"meta": {"id": 1}}')
+        await worker.settled()
+        assert worker.ledger.deduplicated == 5
+    assert await serials() == {"1", "2", "3", "4"}
+    assert await count("routemq_dedup") == 4
+
+
+async def test_a_message_without_its_key_is_a_dead_letter(router):
+    storing(router, dedup="id")
+    async with running(router, exactly_once=True) as worker:
+        await worker.send("t/1", b'{"id": null}')
+        await worker.send("t/1", b"5")
+        await worker.settled()
+        assert worker.ledger.dead_lettered == 2
+
+
+async def test_keys_are_kept_for_as_long_as_is_said(router, monkeypatch):
+    monkeypatch.setattr(dedup_module, "TRIM_EVERY", 0)
+
+    @router.on("t/<n>", delivery="exactly_once", dedup="id")
+    async def store(context):
+        pass
+
+    async with running(router, exactly_once=True) as worker:
+        worker.mode.trim = dedup_module.Trim(0.2)
+        await worker.send("t/1", b'{"id": 1}')
+        await worker.settled()
+        await asyncio.sleep(0.3)
+        await worker.send("t/1", b'{"id": 2}')
+        await worker.settled()
+        assert await count("routemq_dedup") == 1
+        await worker.send("t/1", b'{"id": 1}')
+        await worker.settled()
+        assert worker.ledger.done == 3

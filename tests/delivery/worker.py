@@ -77,7 +77,7 @@ class MemoryWorker:
             database = ambient.database()
             self.outbox = Outbox(database.begin, self.publisher.publish, "worker")
             processed = Processed(database.begin, "worker", "memory")
-            self.mode = ExactlyOnce(database.writing, processed, self.outbox, "worker")
+            self.mode = ExactlyOnce(database.writing, processed, self.outbox, "worker", 3600)
             self.dispatch._dead_letters = DeadLetterTable(database.begin, 1000)
         self.consumer = Consumer(
             router, self.ledger, acknowledgements, self.dispatch, self.session, limit, exactly_once=self.mode
