@@ -1,11 +1,12 @@
 # Every target sets up .venv by itself, and says so. Works with GNU make 3.81 and with BSD make.
 
-.PHONY: help run test soak check clean .venv-run .venv-test .venv-check
+.PHONY: help run test soak bench bench-quick check clean .venv-run .venv-test .venv-check
 
 help:
 	@echo "make run     run the worker"
 	@echo "make test    run the tests"
 	@echo "make soak    cause the faults many times over: about half an hour"
+	@echo "make bench   measure the whole way, beside other systems, and write benchmarks/RESULTS.md"
 	@echo "make check   run ruff and mypy"
 	@echo "make clean   remove .venv and what tools have left; storage/ and .env stay"
 	@echo
@@ -19,6 +20,12 @@ test: .venv-test
 
 soak: .venv-test
 	ROUTEMQ_SOAK=1 .venv/bin/python -m pytest tests/faults --timeout 1800 -n $$(.venv/bin/python -c 'import os; print(min(os.cpu_count() or 1, 4))')
+
+bench: .venv-test
+	.venv/bin/python -m benchmarks.whole_way
+
+bench-quick: .venv-test
+	.venv/bin/python -m benchmarks.whole_way --quick
 
 check: .venv-check
 	.venv/bin/ruff check .

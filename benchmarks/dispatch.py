@@ -72,7 +72,7 @@ async def measure(router: Router, kind: int, messages: int) -> float:
     for start in range(0, messages, AT_ONCE):
         for number in range(start, min(start + AT_ONCE, messages)):
             broker.publish(topics[number % TOPICS], BODY, qos=1)
-        while ledger.in_hand:  # noqa: ASYNC110 - a turn of the event loop is what it waits for
+        while ledger.in_hand:
             await asyncio.sleep(0)
     spent = process_time() - began
     assert ledger.done == messages

@@ -157,7 +157,7 @@ async def writing() -> AsyncIterator[AsyncSession]:
         async with own.begin_nested():
             yield own
     elif outer.unit is not None:
-        async with outer.unit.writing() as session:
+        async with outer.unit.statement() as session:
             yield session
     else:
         async with outer.lock, outer.session.begin_nested():
@@ -174,7 +174,7 @@ async def reading() -> AsyncIterator[AsyncSession]:
     elif (own := outer.own_session()) is not None:
         yield own
     elif outer.unit is not None:
-        async with outer.unit.reading() as session:
+        async with outer.unit.statement() as session:
             yield session
     else:
         async with outer.lock:

@@ -36,28 +36,33 @@ class SavepointSession(AsyncSession):
 class UnitOfWork:
     """The transaction of ``session``, whose connection one statement at a time may use.
 
-    Calls of all handlers that wait together go out together, each gather within a savepoint, so that an error which a
-    handler catches leaves the rest standing. Instances are detached at once: what a handler changes on them is its own.
+    Calls of all handlers that wait together go out together. With ``savepoints`` each gather is within one, so that an
+    error which a handler catches leaves the rest standing; without them, which is cheaper, such an error spoils the whole:
+    ``spoilt`` says so. Instances are detached at once: what a handler changes on them is its own.
     """
 
-    def __init__(self, session: AsyncSession) -> None:
+    def __init__(self, session: AsyncSession, *, savepoints: bool) -> None:
         self.session = session
+        self.spoilt = False
+        self._savepoints = savepoints
         self.lock = asyncio.Lock()
-        self.writes = Gather(self.writing)
-        self.reads = Gather(self.reading)
+        self.writes = Gather(self.statement)
+        self.reads = Gather(self.statement)
 
     @asynccontextmanager
-    async def writing(self) -> AsyncIterator[AsyncSession]:
-        """Give the session within a savepoint."""
-        async with self.lock, self.session.begin_nested():
-            yield self.session
-            self.session.expunge_all()
-
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncSession]:
-        """Give the session."""
+    async def statement(self) -> AsyncIterator[AsyncSession]:
+        """Give the session for one statement, or one gather."""
         async with self.lock:
-            yield self.session
+            if self._savepoints:
+                async with self.session.begin_nested():
+                    yield self.session
+            else:
+                try:
+                    yield self.session
+                    await self.session.flush()
+                except BaseException:
+                    self.spoilt = True
+                    raise
             self.session.expunge_all()
 
     async def open_session(self) -> SavepointSession:

@@ -153,8 +153,14 @@ class Units(Line):
                 outage.answered(first)
                 return {i: e for i, e in errors.items() if fault_of(e) is Fault.MESSAGE}, failure
 
-    async def _transaction(self, taken: list[Keyed]) -> tuple[dict[int, BaseException], BaseException | None]:
-        """Handle ``taken`` in one transaction; give what handlers raised, and what kept it from being committed."""
+    async def _transaction(
+        self, taken: list[Keyed], *, savepoints: bool = False
+    ) -> tuple[dict[int, BaseException], BaseException | None]:
+        """Handle ``taken`` in one transaction; give what handlers raised, and what kept it from being committed.
+
+        The first run does without savepoints; only if a statement fails does a second one take them.
+        """
+        unit: UnitOfWork | None = None
         mode, first = self._mode, taken[0][1]
         errors: dict[int, BaseException] = {}
         record = None
@@ -167,19 +173,23 @@ class Units(Line):
                     return {}, None
                 first.record = None
             async with mode.begin() as session:
-                unit = UnitOfWork(session)
+                unit = UnitOfWork(session, savepoints=savepoints)
                 errors = await self._handle(unit, taken, collected)
                 await unit.end()
-                if errors:
+                if errors or unit.spoilt:
                     raise _RolledBackError  # noqa: TRY301 - out of the transaction
                 await collected.store(session)
                 await mode.trim.trim(session)
                 record = await mode.processed.record(session, (delivery.message for _, delivery in taken))
         except _RolledBackError:
+            if unit is not None and unit.spoilt and not savepoints:
+                return await self._transaction(taken, savepoints=True)
             return errors, None
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing is known to be committed
             if record is not None and fault_of(error) is Fault.INFRASTRUCTURE:
                 first.record = record
+            elif unit is not None and unit.spoilt and not savepoints and fault_of(error) is Fault.MESSAGE:
+                return await self._transaction(taken, savepoints=True)
             return errors, None if errors else error
         first.record = record
         self._committed(first)
