@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def connector(options: ConnectOptions) -> Connect:
     """Give what makes connections with ``options``; what it learns of the broker's version it keeps for the next one.
 
-    "auto" takes the native transport for MQTT 5 over TCP and TLS, and aiomqtt for everything else. Raises SettingsError
-    where "native" is asked for what it cannot do.
+    "auto" takes the native transport for MQTT 5 over TCP, TLS and Unix sockets, and aiomqtt for everything else. Raises
+    SettingsError where "native" is asked for what it cannot do.
     """
     # Neither is loaded where memory is enough.
     from core.transport.aiomqtt import AiomqttConnection, Version  # noqa: PLC0415
@@ -24,9 +24,12 @@ def connector(options: ConnectOptions) -> Connect:
     able = options.version == "5" and not options.websocket
     if options.transport == "native" and not able:
         raise SettingsError(
-            "MQTT_TRANSPORT=native speaks MQTT 5 over TCP and TLS (mqtt://, mqtts://); write MQTT_TRANSPORT=auto"
+            "MQTT_TRANSPORT=native speaks MQTT 5 over TCP, TLS and Unix sockets (mqtt://, mqtts://, unix://); write "
+            "MQTT_TRANSPORT=auto"
         )
-    if options.transport == "native":
+    if options.scheme == "unix" and (not able or options.transport == "aiomqtt"):
+        raise SettingsError("MQTT_URL=unix://... needs MQTT_VERSION=5 and MQTT_TRANSPORT=auto or native")
+    if options.transport == "native" or options.scheme == "unix":
         from core.transport.native import NativeConnection  # noqa: PLC0415
 
         return lambda listener, number: NativeConnection(options, listener, number)

@@ -1,4 +1,4 @@
-"""A connection by MQTT 5 over TCP and TLS, on the codec mqtt5: the fast one."""
+"""A connection by MQTT 5 over TCP, TLS and Unix sockets, on the codec mqtt5: the fast one."""
 
 from __future__ import annotations
 
@@ -131,11 +131,7 @@ class NativeConnection(Connection):
         options = self._options
         try:
             async with asyncio.timeout(options.connect_timeout):
-                context = tls_context(options) if options.tls else None
-                name = options.host if context is not None else None
-                transport, wire = await self._loop.create_connection(
-                    lambda: _Wire(self._packet, self._lost), options.host, options.port, ssl=context, server_hostname=name
-                )
+                transport, wire = await self._socket()
                 self._transport, self._wire = transport, wire
                 transport.write(self._connect())
                 connack = await self._answer()
@@ -154,6 +150,18 @@ class NativeConnection(Connection):
         self._identifiers = connack.subscription_id_available
         self._timer = self._loop.call_later(self._keepalive / 2, self._keep_alive)
         return self._granted
+
+    async def _socket(self) -> tuple[asyncio.Transport, _Wire]:
+        options = self._options
+
+        def make() -> _Wire:
+            return _Wire(self._packet, self._lost)
+
+        if options.scheme == "unix":
+            return await self._loop.create_unix_connection(make, options.path)
+        context = tls_context(options) if options.tls else None
+        name = options.host if context is not None else None
+        return await self._loop.create_connection(make, options.host, options.port, ssl=context, server_hostname=name)
 
     def _connect(self) -> bytes:
         options = self._options

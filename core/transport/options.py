@@ -11,7 +11,7 @@ from core.errors import SettingsError
 if TYPE_CHECKING:
     from pathlib import Path
 
-PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443, "embedded": 1883}
+PORTS = {"unix": 0, "mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443, "embedded": 1883}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,8 @@ class ConnectOptions:
     @property
     def address(self) -> str:
         """The broker's address for people, without credentials."""
+        if self.scheme == "unix":
+            return f"unix://{self.path}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         scheme = "mqtt" if self.scheme == "embedded" else self.scheme
         return f"{scheme}://{host}:{self.port}" + (self.path if self.websocket else "")
@@ -78,6 +80,12 @@ def parse_url(url: str) -> ConnectOptions:
             f"MQTT_URL={shown}: the scheme {parts.scheme!r} is none of {', '.join(PORTS)}; write for instance "
             "mqtt://user:pass@host:1883"
         )
+    if parts.scheme == "unix":
+        if parts.netloc or not parts.path.startswith("/") or parts.query or parts.fragment:
+            raise SettingsError(
+                f"MQTT_URL={shown}: write the socket's absolute path, for instance unix:///run/mosquitto.sock"
+            )
+        return ConnectOptions(scheme="unix", host="localhost", port=0, path=unquote(parts.path))
     if not parts.hostname:
         raise SettingsError(f"MQTT_URL={shown}: it names no host; write for instance mqtt://user:pass@host:1883")
     if parts.query or parts.fragment or (parts.path.strip("/") and parts.scheme not in {"ws", "wss"}):

@@ -85,6 +85,13 @@ async def test_a_shadowed_route_stops_the_start_naming_both_places(project):
     one_error(said, "t/fixed", "t/<name>", "shadow.py:6", "shadow.py:10")
 
 
+async def test_exactly_once_without_a_database_stops_the_start(project):
+    source = ROUTER.replace('"t/<name>"', '"t/<name>", delivery="exactly_once"')
+    code, said = await project({"once": source}, {}, DATABASE_URL="").command("run")
+    assert code == 1
+    one_error(said, "exactly_once", "DATABASE_URL", "once.py:6")
+
+
 async def test_no_routes_at_all_is_said(project):
     code, said = await project({}).command("run")
     assert code == 1

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.errors import ConnectionLostError, SettingsError
+from core.errors import BrokerUnreachableError, ConnectionLostError, SettingsError
+from core.transport.base import Subscription
 from core.transport.connect import connector
 from core.transport.native import BUFFER, _Wire
+from tests.mosquitto import Mosquitto
 from tests.transport.conftest import options
 from tests.transport.recorder import Recorder
 from tests.waiting import until
@@ -146,3 +148,24 @@ async def test_the_brokers_keep_alive_counts():
 async def test_what_it_cannot_do_is_a_matter_of_settings(url, version):
     with pytest.raises(SettingsError, match="MQTT_TRANSPORT=native"):
         connector(options(url, version, transport="native"))
+
+
+async def test_a_unix_socket_carries_it_too(tmp_path):
+    path = tmp_path / "m.sock"
+    broker = Mosquitto(tmp_path, f"listener 0 {path}\nallow_anonymous true").start()
+    heard = Recorder()
+    connection = connector(options(f"unix://{path}"))(heard, 1)
+    await connection.open()
+    await connection.subscribe([Subscription("t", 1)])
+    await connection.publish("t", b"x", qos=1)
+    await until(lambda: heard.bodies == [b"x"])
+    await connection.close()
+    broker.stop()
+    with pytest.raises(BrokerUnreachableError, match="unix://"):
+        await connector(options(f"unix://{path}"))(Recorder(), 1).open()
+
+
+@pytest.mark.parametrize(("version", "transport"), [("3.1.1", "auto"), ("5", "aiomqtt")])
+async def test_a_unix_socket_needs_the_native_transport(version, transport):
+    with pytest.raises(SettingsError, match="unix://"):
+        connector(options("unix:///run/m.sock", version, transport=transport))

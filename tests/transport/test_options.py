@@ -46,6 +46,8 @@ def test_the_path_is_websockets():
         ("mqtt://host/path", "nothing may stand behind"),
         ("mqtt://host?x=1", "nothing may stand behind"),
         ("mqtt://me:s3cr3t/x@host", "mqtt://"),
+        ("unix://relative/path", "absolute path"),
+        ("unix://", "absolute path"),
         ("mqtt://[::1", "cannot be read"),
     ],
 )
@@ -69,6 +71,11 @@ def test_a_url_that_cannot_be_is_one_line_without_the_password(url, said):
 )
 def test_passwords_are_not_shown(url, shown):
     assert mask(url) == shown
+
+
+def test_a_unix_socket_has_a_path_and_nothing_else():
+    options = parse_url("unix:///run/a%20b.sock")
+    assert (options.path, options.address) == ("/run/a b.sock", "unix:///run/a b.sock")
 
 
 def test_the_address_for_people_has_no_credentials():
