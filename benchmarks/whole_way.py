@@ -126,19 +126,26 @@ class Machine:
         self.postgres._server.psql("ALTER SYSTEM SET track_commit_timestamp = on")
         self.postgres.stop()
         self.postgres.start()
-        self._broker = Mosquitto(folder / "mosquitto", "max_inflight_messages 1000").start()
+        self._broker: Mosquitto | None = None
         self.runs = 0
 
     @property
     def url(self) -> str:
-        return self._broker.url
+        return f"mqtt://127.0.0.1:{self.port}"
 
     @property
     def port(self) -> int:
+        assert self._broker is not None
         return self._broker.port
 
+    def fresh_broker(self) -> None:
+        """Start a broker that knows no session: one that was left would collect all that the next system gets."""
+        self.stop()
+        self._broker = Mosquitto(self.folder / f"mosquitto-{self.runs}", "max_inflight_messages 1000").start()
+
     def stop(self) -> None:
-        self._broker.stop()
+        if self._broker is not None:
+            self._broker.kill()
 
     def start(self, system: System, database: str) -> tuple[psutil.Process, subprocess.Popen[bytes]]:
         self.runs += 1
@@ -166,6 +173,7 @@ class Machine:
 
 async def measure(machine: Machine, system: System, messages: int, seconds: float) -> None:
     """Run ``system`` once: its cost for ``messages``, then its latency at 100 messages/s for ``seconds``."""
+    machine.fresh_broker()
     url = machine.postgres.new_database()
     connection = await asyncpg.connect(url.replace("+asyncpg", ""))
     await connection.execute(TABLE)
@@ -310,7 +318,7 @@ def percentile(values: list[float], part: int) -> float:
 
 async def bench(*, quick: bool) -> None:
     """Measure everything and print it; the long form also writes RESULTS.md."""
-    rounds, seconds = (1, 2.0) if quick else (3, 10.0)
+    rounds, seconds = (1, 2.0) if quick else (3, 6.0)
     measured = systems(0.25 if quick else 1, peers=not quick)
     bare: list[float] = []
     with tempfile.TemporaryDirectory(prefix="rqbench") as folder:
