@@ -20,8 +20,12 @@ if TYPE_CHECKING:
 
     from core.message import Message
 
-MOST_PACKETS = 65_535
-"""Packet identifiers that there are: a broker uses one again only after it has the acknowledgement (MQTT 5, 2.2.1)."""
+MOST_PACKETS = 32_767
+"""The last committed messages of which one may still be unacknowledged: more than any broker has under way.
+
+It is half of the packet identifiers that there are (MQTT 5, 2.2.1), so that a broker which numbers packets in a circle has
+not come to the same identifier again by then.
+"""
 _DIGEST = 8
 _ENTRY = 2 + _DIGEST
 
@@ -46,8 +50,10 @@ class Processed:
         self._client_id = client_id
         self._broker = broker
         self._own = (processed.c.client_id == client_id, processed.c.broker == broker)
-        self._known: dict[int, bytes] = {}
-        # Row numbers with the number of packets each holds, the oldest first.
+        # By packet identifier: the digest, and which packet it was, counted from 1.
+        self._known: dict[int, tuple[bytes, int]] = {}
+        self._count = 0
+        # Row numbers, with the number of packets that each row holds, the oldest first.
         self._rows: deque[tuple[int, int]] = deque()
         self._packets = 0
         self._resumed = False
@@ -62,7 +68,8 @@ class Processed:
     def _take(self, number: int, packets: bytes) -> None:
         for start in range(0, len(packets), _ENTRY):
             packet_id = int.from_bytes(packets[start : start + 2], "big")
-            self._known[packet_id] = packets[start + 2 : start + _ENTRY]
+            self._count += 1
+            self._known[packet_id] = packets[start + 2 : start + _ENTRY], self._count
         self._rows.append((number, len(packets) // _ENTRY))
         self._packets += len(packets) // _ENTRY
 
@@ -77,7 +84,7 @@ class Processed:
         if not message.dup or not self._resumed:
             return False
         known = self._known.get(message.packet_id)
-        return known is not None and known == digest(message)
+        return known is not None and self._count - known[1] < MOST_PACKETS and known[0] == digest(message)
 
     async def record(self, session: AsyncSession | AsyncConnection, messages: Iterable[Message]) -> Record:
         """Write that ``messages`` were processed, in the transaction of ``session``, and trim what cannot come again."""
