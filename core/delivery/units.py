@@ -192,14 +192,15 @@ class Units(Line):
                 return await self._transaction(taken, savepoints=True)
             return errors, None if errors else error
         first.record = record
-        self._committed(first)
+        self._committed(first, published=bool(collected.rows))
         return {}, None
 
-    def _committed(self, first: Delivery) -> None:
+    def _committed(self, first: Delivery, *, published: bool = True) -> None:
         if first.record is not None:
             self._mode.processed.committed(first.record)
             first.record = None
-        self._mode.outbox.kick()
+        if published:
+            self._mode.outbox.kick()
 
     async def _handle(self, unit: UnitOfWork, taken: list[Keyed], collected: Collected) -> dict[int, BaseException]:
         errors: dict[int, BaseException] = {}
@@ -261,7 +262,7 @@ class Units(Line):
 
     def buried(self, delivery: Delivery) -> None:
         """Take note that this transaction was committed."""
-        self._committed(delivery)
+        self._committed(delivery, published=False)
 
 
 def _sorted_out(taken: list[Keyed], rest: list[int], guilty: dict[int, BaseException | None]) -> tuple[list[int], list[int]]:
