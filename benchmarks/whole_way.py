@@ -117,6 +117,10 @@ class System:
     latencies: list[float] = field(default_factory=list)
 
 
+class FailedError(Exception):
+    """A system that does not do what is measured."""
+
+
 class Machine:
     """The broker and the database that all systems use."""
 
@@ -182,7 +186,7 @@ async def measure(machine: Machine, system: System, messages: int, seconds: floa
         deadline = time.monotonic() + 60
         while not await connection.fetchval("SELECT count(*) FROM readings"):
             if time.monotonic() > deadline or popen.poll() is not None:
-                raise SystemExit(f"{system.name} stores nothing; see {machine.folder}")
+                raise FailedError(f"it stores nothing; see {machine.folder}")
             await machine.publish(1, topics=system.topics)
             await asyncio.sleep(0.3)
         await asyncio.sleep(1)
@@ -194,7 +198,7 @@ async def measure(machine: Machine, system: System, messages: int, seconds: floa
             await asyncio.sleep(0.05)
             stored = await connection.fetchval("SELECT count(*) FROM readings")
             if time.monotonic() - began > 300:
-                raise SystemExit(f"{system.name} stored {stored} of {messages}")
+                raise FailedError(f"it stored {stored:,} of {messages:,}")
         system.rate.append(messages / (time.monotonic() - began))
         system.cpu.append((sum(process.cpu_times()[:2]) - before) / messages * 1e6)
         system.rss.append(process.memory_info().rss / 2**20)
@@ -304,6 +308,9 @@ def table(measured: list[System], bare: list[float]) -> str:
         "|---|--:|--:|--:|--:|--:|---|",
     ]
     for system in measured:
+        if not system.cpu or not system.latencies:
+            lines.append(f"| {system.name} | | | | | | it did not get through |")
+            continue
         cpu, rate, rss = (statistics.median(values) for values in (system.cpu, system.rate, system.rss))
         p50, p99 = (percentile(system.latencies, part) for part in (50, 99))
         lines.append(f"| {system.name} | {cpu:,.1f} | {rate:,.0f} | {rss:,.0f} | {p50:.1f} | {p99:.1f} | {system.promise} |")
@@ -328,7 +335,10 @@ async def bench(*, quick: bool) -> None:
                 bare += await bare_commits(machine, seconds)
                 for system in measured:
                     print(f"round {number + 1} of {rounds}: {system.name}", flush=True)
-                    await measure(machine, system, system.messages, seconds)
+                    try:
+                        await measure(machine, system, system.messages, seconds)
+                    except FailedError as error:
+                        print(f"  {error}", flush=True)
         finally:
             machine.stop()
     found = table(measured, bare)
