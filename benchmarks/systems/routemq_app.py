@@ -32,4 +32,5 @@ router.on("d/{device_id}/data", Readings.store, qos=1)
 os.environ |= {"MQTT_BROKER": "127.0.0.1", "MQTT_PORT": os.environ["BENCH_PORT"], "LOG_LEVEL": "ERROR"}
 application = Application(router=router, env_file="none", show_banner=False, log_to_console=False)
 Model.configure(os.environ["BENCH_DATABASE"], pool_size=20)
+application.connect()
 application.run()
