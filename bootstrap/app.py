@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -186,6 +187,7 @@ class Application:
                 await asyncio.wait([starting])
                 return 0
             working = starting.result()
+            _collect_garbage_rarely()
             await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
             if working.done():
                 try:
@@ -199,6 +201,17 @@ class Application:
             if self.ledger.received:
                 log.info("stopped: %s", self.ledger)
         return code
+
+
+def _collect_garbage_rarely() -> None:
+    """Leave what was made at the start out of garbage collection, and collect less often than Python does by itself.
+
+    Hundreds of messages in hand are thousands of living objects, which each collection walks through to find nothing: a
+    seventh of the CPU per message by default.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 50)
 
 
 def run(settings: Settings) -> int:

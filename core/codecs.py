@@ -17,6 +17,8 @@ from core.errors import PayloadError
 
 # orjson turns integers beyond 64 bits into floats: a body with this many digits in a row is read by the standard library.
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
+# Of 19 digits in a row every sixth byte shows three: looking at those first costs a quarter.
+_EVERY_SIXTH = re.compile(rb"[0-9]{3}")
 MOST_DIGITS = 4_000
 
 
@@ -42,7 +44,7 @@ class Json:
         if not body:
             raise PayloadError("the body is empty, expected JSON")
         try:
-            if _LONG_NUMBER.search(body) is not None:
+            if _EVERY_SIXTH.search(body[::6]) is not None and _LONG_NUMBER.search(body) is not None:
                 return json.loads(body.decode(), parse_constant=_refuse_constant, parse_int=_integer, parse_float=_number)
             return orjson.loads(body)
         except UnicodeDecodeError as error:

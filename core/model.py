@@ -9,16 +9,27 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
-from sqlalchemy import func, insert, inspect, select
-from sqlalchemy.exc import NoInspectionAvailable
-from sqlalchemy.orm import DeclarativeBase, Mapper
+from sqlalchemy import func, insert, select
+from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm.decl_api import DeclarativeAttributeIntercept
 
 from core.database import ambient
 from core.database.copy import copy_rows
 from core.database.engine import Database
 from core.database.gather import MOST_ROWS
-from core.database.kinds import find_of, insert_of, insertable, is_plain, upsert_of
+from core.database.kinds import (
+    PLAIN,
+    delete_of,
+    find_of,
+    insert_of,
+    insertable,
+    insertion_of,
+    is_expression,
+    is_plain,
+    update_of,
+    upsert_of,
+)
+from core.database.mapper import mapper_of
 from core.database.row import to_dict
 from core.errors import ModelError
 
@@ -27,6 +38,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Select
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+    from core.database.gather import Kind
+    from core.database.kinds import Insert
 
 __all__ = ["Base", "Model", "Page"]
 
@@ -141,13 +155,11 @@ class ModelType(DeclarativeAttributeIntercept):
 
         Raises ModelError for values that the model has not, and SQLAlchemy's errors (IntegrityError and others).
         """
-        _mapper(model)
         gathers = ambient.gathers()
-        if gathers is not None:
-            kept = insertable(model, values)
-            if kept:
-                made: M = await gathers[0].call(insert_of(cast("Any", model), tuple(kept)), kept)
-                return made
+        kind = _insertion(model, values) if gathers is not None else None
+        if gathers is not None and kind is not None:
+            made: M = await gathers[0].call(kind, values)
+            return made
         row = _new(model, values)
         async with ambient.writing() as session:
             session.add(row)
@@ -172,7 +184,7 @@ class ModelType(DeclarativeAttributeIntercept):
 
         With ``returning=False`` it gives None, and PostgreSQL takes dictionaries by COPY, at a fifth of the cost.
         """
-        _mapper(model)
+        mapper_of(model)
         kept = _alike(model, rows)
         async with ambient.writing() as session:
             if kept is not None and not returning:
@@ -195,21 +207,15 @@ class ModelType(DeclarativeAttributeIntercept):
         """Change the row with primary key ``key`` and give it, committed and fully loaded; None if there is none."""
         _check_names(model, values)
         identity = _identity(model, key)
-        async with ambient.writing() as session:
-            row = await session.get(model, identity)
-            if row is not None:
-                for name, value in values.items():
-                    setattr(row, name, value)
-                await session.flush()
-                await session.refresh(row)
-        return row
+        changed: M | None = await _write(update_of(cast("Any", model)), (identity, values), gather=_hashable(identity))
+        return changed
 
     async def upsert(cls, model: type[M], /, *, on: Sequence[str] | None = None, **values: Any) -> M:
         """Insert a row, or change the one that has the same values in ``on``; give it, committed and fully loaded.
 
         ``on`` names columns with a unique constraint, by default the primary key. PostgreSQL and SQLite.
         """
-        mapper = _mapper(model)
+        mapper = mapper_of(model)
         keys = tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key) if on is None else tuple(on)
         names = tuple(values)
         try:
@@ -218,22 +224,13 @@ class ModelType(DeclarativeAttributeIntercept):
             # Of a name that is none, this says which one was meant.
             _check_names(model, values)
             raise
-        gathers = ambient.gathers() if is_plain(model) and _hashable(kind.apart(values)) else None
-        if gathers is not None:
-            made: M = await gathers[0].call(kind, values)
-            return made
-        async with ambient.writing() as session:
-            (row,) = await kind.run(session, [values])
-        return cast("M", row)
+        made: M = await _write(kind, values, gather=is_plain(model) and _hashable(kind.apart(values)))
+        return made
 
     async def delete(cls, model: type[M], key: Any, /) -> bool:
         """Delete the row with primary key ``key``, with the cascades of its relationships; say whether there was one."""
         identity = _identity(model, key)
-        async with ambient.writing() as session:
-            row = await session.get(model, identity)
-            if row is not None:
-                await session.delete(row)
-        return row is not None
+        return bool(await _write(delete_of(cast("Any", model)), identity, gather=_hashable(identity)))
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -310,7 +307,7 @@ class ModelType(DeclarativeAttributeIntercept):
         """Give one page of the rows that meet all conditions; by default in the order of the primary key."""
         if page < 1 or per_page < 1:
             raise ModelError(f"page={page}, per_page={per_page}: both count from 1")
-        order_by = _mapper(model).primary_key if order_by is None else order_by
+        order_by = mapper_of(model).primary_key if order_by is None else order_by
         statement = _select(model, conditions, equals, order_by).limit(per_page).offset((page - 1) * per_page)
         total = select(func.count()).select_from(_select(model, conditions, equals).subquery())
         if not _enabled("paginate"):
@@ -343,22 +340,9 @@ def _enabled(call: str) -> bool:
     return False
 
 
-def _mapper(model: object) -> Mapper[Any]:
-    """Give the mapper of ``model``. Raises ModelError where that is no model."""
-    if not isinstance(model, type):
-        raise ModelError(f"{model!r} is not a class; the first argument is the model, as in Model.find(Device, 1)")
-    try:
-        mapper: Mapper[Any] | None = inspect(model)
-    except NoInspectionAvailable:
-        mapper = None
-    if mapper is None:
-        raise ModelError(f"{model.__qualname__} is not a model; give it core.model.Base as its parent and a __tablename__")
-    return mapper
-
-
 def _check_names(model: type, names: Mapping[str, Any]) -> None:
     """Raise ModelError where ``model`` has not all attributes of ``names``."""
-    mapper = _mapper(model)
+    mapper = mapper_of(model)
     for name in names:
         if name not in mapper.all_orm_descriptors:
             known = list(mapper.column_attrs.keys())
@@ -369,13 +353,41 @@ def _check_names(model: type, names: Mapping[str, Any]) -> None:
 
 def _new(model: type[M], values: Mapping[str, Any]) -> M:
     """Give a new instance. Raises ModelError."""
-    _mapper(model)
+    mapper_of(model)
     try:
         return model(**values)
     except TypeError as error:
         # A constructor may take more than columns, so the names are looked at only once it has refused them.
         _check_names(model, values)
         raise ModelError(f"{model.__qualname__} cannot be made of {', '.join(values) or 'nothing'}: {error}") from error
+
+
+def _insertion(model: type[Any], values: dict[str, Any]) -> Insert | None:
+    """Give how a row of ``values`` is inserted, without those for which None means nothing; None where it goes by itself."""
+    try:
+        insertion = insertion_of(cast("Any", model), tuple(values))
+    except TypeError:
+        # What cannot be hashed is no class.
+        mapper_of(model)
+        raise
+    if insertion is None or not all(type(value) in PLAIN or not is_expression(value) for value in values.values()):
+        return None
+    left_out = [name for name in insertion.unless_none if values[name] is None]
+    if not left_out:
+        return insertion.kind
+    for name in left_out:
+        del values[name]
+    return _insertion(model, values)
+
+
+async def _write(kind: Kind, value: Any, *, gather: bool) -> Any:
+    """Give the result of one call that writes, gathered with others of its kind where that may be."""
+    gathers = ambient.gathers() if gather else None
+    if gathers is not None:
+        return await gathers[0].call(kind, value)
+    async with ambient.writing() as session:
+        (result,) = await kind.run(session, [value])
+    return result
 
 
 def _alike(model: type[M], rows: Sequence[Mapping[str, Any] | M]) -> list[dict[str, Any]] | None:
@@ -405,7 +417,7 @@ def _instance(model: type[M], row: object) -> M:
 
 def _identity(model: type, key: Any) -> Any:
     """Give ``key`` if it has the shape of the primary key of ``model``. Raises ModelError."""
-    columns = [column.name for column in _mapper(model).primary_key]
+    columns = [column.name for column in mapper_of(model).primary_key]
     given = len(key) if isinstance(key, tuple) else 1
     if given != len(columns):
         if len(columns) == 1:

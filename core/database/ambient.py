@@ -98,17 +98,21 @@ async def get_session() -> AsyncSession:
     return made
 
 
-@asynccontextmanager
-async def part_of(unit: UnitOfWork) -> AsyncIterator[None]:
-    """Have the calls of the block, one handler's, join ``unit``; sessions that it left open are closed at the end."""
-    part = _Transaction(unit.session, unit)
-    token = _surrounding.set(part)
-    try:
-        yield
-    finally:
-        part.open = False
-        _surrounding.reset(token)
-        for session in part.sessions:
+class PartOf:
+    """Has the calls of a block, one handler's, join ``unit``; sessions that it left open are closed at the end."""
+
+    __slots__ = ("_part", "_token")
+
+    def __init__(self, unit: UnitOfWork) -> None:
+        self._part = _Transaction(unit.session, unit)
+
+    async def __aenter__(self) -> None:
+        self._token = _surrounding.set(self._part)
+
+    async def __aexit__(self, *raised: object) -> None:
+        self._part.open = False
+        _surrounding.reset(self._token)
+        for session in self._part.sessions:
             if session.open_:
                 await session.close()
 

@@ -25,11 +25,16 @@ MOST_ROWS = 500
 
 
 class Kind(ABC):
-    """What calls have in common that can go out as one statement; equal kinds are gathered."""
+    """What calls have in common that can go out as one statement; equal kinds are gathered.
+
+    ``mingles`` says that calls may have anything in common, and go out in the order they came in.
+    """
+
+    mingles = False
 
     @abstractmethod
     def apart(self, value: Any) -> Hashable:
-        """Give what two calls in one statement must not have in common; None where they may have everything."""
+        """Give what two calls in one statement must not have in common; not asked where ``mingles``."""
 
     def order(self, values: Sequence[Any]) -> list[int]:
         """Give the order in which the rows are to be touched, so that several workers do not deadlock: as indexes."""
@@ -58,8 +63,7 @@ class _Line:
         self._waiting: dict[Kind, deque[_Call]] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def put(self, kind: Kind, value: Any) -> asyncio.Future[Any]:
-        loop = asyncio.get_running_loop()
+    def put(self, loop: asyncio.AbstractEventLoop, kind: Kind, value: Any) -> asyncio.Future[Any]:
         result: asyncio.Future[Any] = loop.create_future()
         calls = self._waiting.get(kind)
         if calls is None:
@@ -88,6 +92,16 @@ class _Line:
         parts = []
         for kind, waiting in list(self._waiting.items()):
             taken: list[_Call] = []
+            if kind.mingles:
+                while waiting and len(taken) < MOST_ROWS:
+                    call = waiting.popleft()
+                    if not call.result.done():
+                        taken.append(call)
+                if not waiting:
+                    del self._waiting[kind]
+                if taken:
+                    parts.append(_Part(kind, taken))
+                continue
             kept: deque[_Call] = deque()
             seen = set()
             while waiting and len(taken) < MOST_ROWS:
@@ -95,7 +109,7 @@ class _Line:
                 if call.result.done():
                     continue
                 apart = kind.apart(call.value)
-                if apart is not None and apart in seen:
+                if apart in seen:
                     kept.append(call)
                     continue
                 seen.add(apart)
@@ -113,6 +127,10 @@ class _Line:
         try:
             async with self._begin() as session:
                 for kind, calls in parts:
+                    if kind.mingles:
+                        found = await kind.run(session, [call.value for call in calls])
+                        results += [(call.result, one) for call, one in zip(calls, found, strict=True)]
+                        continue
                     order = kind.order([call.value for call in calls])
                     found = await kind.run(session, [calls[index].value for index in order])
                     results += [(calls[index].result, one) for index, one in zip(order, found, strict=True)]
@@ -150,13 +168,13 @@ class Gather:
         self._begin = begin
         self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, _Line] = WeakKeyDictionary()
 
-    async def call(self, kind: Kind, value: Any) -> Any:
-        """Have ``value`` carried out with others of its ``kind``, and give its result. Raises what its row alone raises."""
+    def call(self, kind: Kind, value: Any) -> asyncio.Future[Any]:
+        """Have ``value`` carried out with others of its ``kind``; give what will have its result, or what its row raises."""
         loop = asyncio.get_running_loop()
         line = self._lines.get(loop)
         if line is None:
             line = self._lines[loop] = _Line(self._begin)
-        return await line.put(kind, value)
+        return line.put(loop, kind, value)
 
     async def idle(self) -> None:
         """Wait until nothing of this event loop is under way."""

@@ -1,13 +1,17 @@
-"""The kinds of calls that can be gathered: insert, upsert, find by primary key."""
+"""The kinds of calls that can be gathered: insert and upsert; find, update and delete by primary key."""
 
 from __future__ import annotations
 
+from datetime import datetime
+from decimal import Decimal
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from uuid import UUID
 
-from sqlalchemy import Integer, insert, inspect, select, tuple_
+from sqlalchemy import ClauseElement, Integer, insert, inspect, select, tuple_
 
 from core.database.gather import Kind
+from core.database.mapper import mapper_of
 from core.database.upsert import upsert_statement
 
 if TYPE_CHECKING:
@@ -19,12 +23,20 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.dml import ReturningInsert
 
 MOST_KEY_SETS = 1024
+PLAIN = frozenset({str, int, float, bool, type(None), bytes, datetime, dict, list, UUID, Decimal})
+"""Types of values that need no look at what else they may be."""
+
+
+def is_expression(value: Any) -> bool:
+    """Say whether ``value`` is SQL, such as ``func.now()``, which an INSERT of many rows cannot hold."""
+    return hasattr(value, "__clause_element__") or isinstance(value, ClauseElement)
 
 
 class Insert(Kind):
     """INSERT ... RETURNING into ``model`` of rows that have values for the same columns."""
 
     __slots__ = ("_by_number", "_hash", "_statement", "_unsorted", "keys", "model")
+    mingles = True
 
     def __init__(self, model: type[Any], keys: tuple[str, ...]) -> None:
         self.model = model
@@ -42,7 +54,7 @@ class Insert(Kind):
         return isinstance(other, Insert) and other.model is self.model and other.keys == self.keys
 
     def apart(self, value: Any) -> Hashable:
-        """Take rows of any values together."""
+        """Have rows of any values together."""
         return None
 
     async def run(self, session: AsyncSession, values: Sequence[Mapping[str, Any]]) -> Sequence[Any]:
@@ -98,18 +110,22 @@ class Find(Kind):
         """Keep callers of one row apart: they must not share an instance."""
         return value  # type: ignore[no-any-return]
 
+    def statement(self, keys: Sequence[tuple[Any, ...]]) -> Select[Any]:
+        """Give the SELECT of the rows with the primary keys ``keys``."""
+        columns = self._columns
+        if len(columns) == 1:
+            return select(self.model).where(columns[0].in_([key for (key,) in keys]))
+        return select(self.model).where(tuple_(*columns).in_(keys))
+
     async def run(self, session: AsyncSession, values: Sequence[Any]) -> Sequence[Any]:
         """Give the instances, None where there is none."""
         if len(values) == 1:
             found_one: Any = await session.get(self.model, values[0])
             return [found_one]
         columns = self._columns
-        statement: Select[Any] = select(self.model).where(
-            columns[0].in_(values) if len(columns) == 1 else tuple_(*columns).in_(values)
-        )
         mapper: Mapper[Any] = inspect(self.model)
         found = {}
-        for row in (await session.scalars(statement)).unique():
+        for row in (await session.scalars(self.statement([_key(value) for value in values]))).unique():
             key = mapper.primary_key_from_instance(row)
             found[key[0] if len(columns) == 1 else tuple(key)] = row
         rows = [found.pop(value, None) for value in values]
@@ -119,6 +135,10 @@ class Find(Kind):
                 if rows[index] is None:
                     rows[index] = await session.get(self.model, value)
         return rows
+
+
+def _key(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 @lru_cache(MOST_KEY_SETS)
@@ -176,6 +196,91 @@ def upsert_of(model: Any, keys: tuple[str, ...], on: tuple[str, ...], backend: s
     return Upsert(model, keys, on, backend)
 
 
+class _ByKey(Kind):
+    """What changes rows of ``model`` that are found by primary key, in its order."""
+
+    __slots__ = ("_find", "model")
+
+    def __init__(self, model: type[Any]) -> None:
+        self.model = model
+        self._find = find_of(cast("Any", model))
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.model))
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and getattr(other, "model", None) is self.model
+
+    @staticmethod
+    def _sort(keys: Sequence[Any]) -> list[int]:
+        return sorted(range(len(keys)), key=lambda index: _sortable_key(keys[index]))
+
+
+class Update(_ByKey):
+    """UPDATE of rows found by primary key; a value is the key with the new values by name."""
+
+    def apart(self, value: Any) -> Hashable:
+        """Keep changes of one row apart: they come one after the other."""
+        return value[0]  # type: ignore[no-any-return]
+
+    def order(self, values: Sequence[Any]) -> list[int]:
+        """Sorted by key: two workers that change the same rows in different orders would deadlock."""
+        return self._sort([key for key, _ in values])
+
+    async def run(self, session: AsyncSession, values: Sequence[tuple[Any, Mapping[str, Any]]]) -> Sequence[Any]:
+        """Change the rows and give them as instances, None where there is none."""
+        rows = await self._find.run(session, [key for key, _ in values])
+        for row, (_, changes) in zip(rows, values, strict=True):
+            if row is not None:
+                for name, value in changes.items():
+                    setattr(row, name, value)
+        await session.flush()
+        there = [row for row in rows if row is not None]
+        if len(there) == 1:
+            await session.refresh(there[0])
+        elif there:
+            keys = [inspect(row).identity for row in there]
+            await session.execute(self._find.statement(keys), execution_options={"populate_existing": True})
+        return rows
+
+
+class Delete(_ByKey):
+    """DELETE of rows found by primary key, with the cascades of their relationships."""
+
+    def apart(self, value: Any) -> Hashable:
+        """Keep deletes of one row apart: only the first one finds it."""
+        return value  # type: ignore[no-any-return]
+
+    def order(self, values: Sequence[Any]) -> list[int]:
+        """Sorted by key, as updates are."""
+        return self._sort(values)
+
+    async def run(self, session: AsyncSession, values: Sequence[Any]) -> Sequence[bool]:
+        """Delete the rows, and say for each key whether there was one."""
+        rows = await self._find.run(session, values)
+        for row in rows:
+            if row is not None:
+                await session.delete(row)
+        await session.flush()
+        return [row is not None for row in rows]
+
+
+@lru_cache(MOST_KEY_SETS)
+def update_of(model: Any) -> Update:
+    """Give the kind, the same one each time."""
+    return Update(model)
+
+
+@lru_cache(MOST_KEY_SETS)
+def delete_of(model: Any) -> Delete:
+    """Give the kind, the same one each time."""
+    return Delete(model)
+
+
+def _sortable_key(key: Any) -> list[tuple[str, Any]]:
+    return [_sortable(part) for part in _key(key)]
+
+
 def _sortable(value: Any) -> tuple[str, Any]:
     return type(value).__name__, value if isinstance(value, int | float | str | bytes) else str(value)
 
@@ -185,13 +290,29 @@ def is_plain(model: type[Any]) -> bool:
     return _plain(cast("Any", model))[0] is not None
 
 
+class Insertion(NamedTuple):
+    """How a row with values for certain columns is inserted: ``unless_none`` are those that None leaves out."""
+
+    kind: Insert
+    unless_none: tuple[str, ...]
+
+
+@lru_cache(MOST_KEY_SETS)
+def insertion_of(model: Any, keys: tuple[str, ...]) -> Insertion | None:
+    """Give how rows with values for ``keys`` are inserted; None where that would pass over something of the model's own."""
+    columns, with_default = _plain(model)
+    if not keys or columns is None or not columns.issuperset(keys):
+        return None
+    return Insertion(insert_of(model, keys), tuple(key for key in keys if key in with_default))
+
+
 def insertable(model: type[Any], values: Mapping[str, Any]) -> dict[str, Any] | None:
     """Give ``values`` as a row to be inserted without making an instance first; None where that would be another row.
 
     None for a column with a default means what is not given, as it does when SQLAlchemy inserts an instance.
     """
     columns, with_default = _plain(cast("Any", model))
-    if columns is None or not columns.issuperset(values):
+    if columns is None or not columns.issuperset(values) or any(is_expression(value) for value in values.values()):
         return None
     return {name: value for name, value in values.items() if value is not None or name not in with_default}
 
@@ -203,7 +324,7 @@ def _plain(model: Any) -> tuple[frozenset[str] | None, frozenset[str]]:
     The former are None where something of the model's own would be passed over: a constructor, validators, listeners,
     several tables.
     """
-    mapper: Mapper[Any] = inspect(model)
+    mapper = mapper_of(model)
     manager = mapper.class_manager
     constructor = getattr(mapper.registry, "constructor", None)
     names = [attribute.key for attribute in mapper.column_attrs]

@@ -15,13 +15,12 @@ AGAIN = 1.0
 class Run:
     """One run of a handler, from its start to its end."""
 
-    __slots__ = ("deadline", "delivery", "runs", "task", "timeout")
+    __slots__ = ("deadline", "delivery", "runs", "task")
 
-    def __init__(self, delivery: Delivery, task: asyncio.Task[None], timeout: float, runs: dict[Run, None]) -> None:
+    def __init__(self, delivery: Delivery, task: asyncio.Task[None], deadline: float, runs: dict[Run, None]) -> None:
         self.delivery = delivery
         self.task = task
-        self.timeout = timeout
-        self.deadline = asyncio.get_running_loop().time() + timeout
+        self.deadline = deadline
         self.runs = runs
 
     def end(self) -> None:
@@ -43,12 +42,12 @@ class Deadlines:
     def begin(self, delivery: Delivery, timeout: float) -> Run:
         """Start the clock of a run in the current task, which is cancelled after ``timeout`` seconds."""
         loop = asyncio.get_running_loop()
-        task = asyncio.current_task()
+        task = asyncio.current_task(loop)
         assert task is not None  # noqa: S101 - only ever called from a lane
         runs = self._runs.get(timeout)
         if runs is None:
             runs = self._runs[timeout] = {}
-        run = Run(delivery, task, timeout, runs)
+        run = Run(delivery, task, loop.time() + timeout, runs)
         runs[run] = None
         if timeout not in self._timers:
             self._timers[timeout] = loop.call_at(run.deadline, self._look, timeout)

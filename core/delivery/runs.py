@@ -11,10 +11,9 @@ from core.delivery.dedup import DUPLICATE, once
 from core.errors import BatchError, HandlerTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Sequence
 
     from core.context import Publish
-    from core.delivery.deadlines import Run
     from core.delivery.delivery import Delivery
     from core.middleware import Handler
     from core.route import Dedup, Route
@@ -42,9 +41,12 @@ class Runs:
             if isinstance(error, BatchError):
                 error = error.errors.get(0)
             return refused.get(0, error)
-        run = self._deadlines.begin(delivery, route.options.timeout or self._timeout)
+        try:
+            context = self._context(delivery, route, publish)
+        except Exception as error:  # noqa: BLE001 - a codec may raise anything, which costs this message alone
+            return error
         call = route.call if route.options.dedup is None else self._once(route, route.options.dedup)
-        return await self._call(run, lambda: call(self._context(delivery, route, publish)))
+        return await self._call(call, context, delivery, route.options.timeout or self._timeout)
 
     def _once(self, route: Route, key: Dedup) -> Handler:
         call = self._dedups.get(route.name)
@@ -72,8 +74,7 @@ class Runs:
                 refused[index] = error
         if not contexts:
             return refused, None
-        run = self._deadlines.begin(first, route.options.timeout or self._timeout)
-        return refused, await self._call(run, lambda: route.call(contexts))
+        return refused, await self._call(route.call, contexts, first, route.options.timeout or self._timeout)
 
     def _context(self, delivery: Delivery, route: Route, publish: Publish | None = None) -> Any:
         return build(
@@ -86,15 +87,14 @@ class Runs:
             publish or self._publish,
         )
 
-    @staticmethod
-    async def _call(run: Run, call: Callable[[], Awaitable[Any]]) -> BaseException | None:
-        delivery = run.delivery
+    async def _call(self, call: Handler, argument: Any, delivery: Delivery, timeout: float) -> BaseException | None:
+        run = self._deadlines.begin(delivery, timeout)
         try:
-            if await call() is DUPLICATE:
+            if await call(argument) is DUPLICATE:
                 delivery.duplicate = True
         except asyncio.CancelledError as error:
             if delivery.timed_out:
-                return HandlerTimeoutError(f"the handler did not return within {run.timeout:g} s and was cut off")
+                return HandlerTimeoutError(f"the handler did not return within {timeout:g} s and was cut off")
             if run.task.cancelling():
                 raise
             # A cancellation that is not ours came out of the handler, from a task of its own: that is its failure.

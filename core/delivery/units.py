@@ -208,7 +208,7 @@ class Units(Line):
 
         async def in_order(indexes: list[int]) -> None:
             for index in indexes:
-                async with ambient.part_of(unit):
+                async with ambient.PartOf(unit):
                     error = await runs.run(taken[index][1], collected.publish)
                 if error is not None:
                     # Later ones of its key run again with the next transaction, behind it.
@@ -216,7 +216,7 @@ class Units(Line):
                     return
 
         async def together(indexes: list[int]) -> None:
-            async with ambient.part_of(unit):
+            async with ambient.PartOf(unit):
                 refused, error = await runs.run_many([taken[index][1] for index in indexes], collected.publish)
             errors.update({indexes[place]: reason for place, reason in refused.items()})
             left = [index for place, index in enumerate(indexes) if place not in refused]

@@ -167,6 +167,60 @@ async def test_upserts_of_one_row_come_after_one_another():
     assert all(row.changed_at is not None for row in rows)
 
 
+async def test_updates_and_deletes_by_key_go_out_together(statements):
+    rows = await asyncio.gather(*(Model.create(Meter, serial=f"s{n}") for n in range(100)))
+    statements.clear()
+    changed = await asyncio.gather(*(Model.update(Meter, row.id, kwh=float(row.id)) for row in reversed(rows)))
+    assert sum(one.startswith("UPDATE") for one in statements) <= 3
+    assert [row.serial for row in changed] == [f"s{n}" for n in reversed(range(100))]
+    assert all(row.kwh == row.id and row.changed_at is not None for row in changed)
+    assert all(Session.object_session(row) is None for row in changed)
+    statements.clear()
+    gone = await asyncio.gather(*(Model.delete(Meter, row.id) for row in rows[:60]), Model.delete(Meter, 10_000))
+    assert gone == [True] * 60 + [False]
+    assert sum("SELECT meters" in one for one in statements) <= 3
+    assert await Model.count(Meter) == 40
+
+
+async def test_changes_of_one_row_come_after_one_another():
+    meter = await Model.create(Meter, serial="a")
+    results = await asyncio.gather(
+        *(Model.update(Meter, meter.id, kwh=float(n)) for n in range(20)),
+        Model.update(Meter, 999, kwh=0.0),
+    )
+    assert [row.kwh for row in results[:-1]] == [float(n) for n in range(20)]
+    assert results[-1] is None
+    assert (await Model.find(Meter, meter.id)).kwh == 19.0
+    assert await asyncio.gather(*(Model.delete(Meter, meter.id) for _ in range(3))) == [True, False, False]
+
+
+async def test_an_update_that_cannot_be_costs_its_caller_alone():
+    rows = await asyncio.gather(*(Model.create(Meter, serial=f"s{n}") for n in range(20)))
+    results = await asyncio.gather(
+        *(Model.update(Meter, row.id, serial="s0" if n == 7 else f"t{n}") for n, row in enumerate(rows) if n),
+        return_exceptions=True,
+    )
+    assert [type(result) for result in results] == [Meter] * 6 + [IntegrityError] + [Meter] * 12
+    assert sorted(await _serials()) == sorted(["s0", "s7", *(f"t{n}" for n in range(1, 20) if n != 7)])
+
+
+async def test_a_gathered_delete_takes_what_belongs_to_the_row_with_it():
+    meters = [await Model.create(Meter, serial=f"s{n}") for n in range(3)]
+    await Model.create_many(MeterReading, [{"meter_id": meter.id, "kwh": 1.0} for meter in meters for _ in range(4)])
+    assert await asyncio.gather(*(Model.delete(Meter, meter.id) for meter in meters[:2])) == [True, True]
+    assert await Model.count(MeterReading) == 4
+
+
+async def test_keys_of_several_columns_and_tables():
+    await asyncio.gather(*(Model.create(Pair, left="l", right=n) for n in range(10)))
+    await asyncio.gather(*(Model.update(Pair, ("l", n), note=f"n{n}") for n in range(10)))
+    assert [row.note for row in await Model.where(Pair, order_by=Pair.right)] == [f"n{n}" for n in range(10)]
+    trucks = [await Model.create(Truck, name=f"t{n}", load=float(n)) for n in range(4)]
+    changed = await asyncio.gather(*(Model.update(Truck, truck.id, load=9.0, name="big") for truck in trucks))
+    assert {(row.name, row.load) for row in changed} == {("big", 9.0)}
+    assert await asyncio.gather(*(Model.delete(Truck, truck.id) for truck in trucks)) == [True] * 4
+
+
 async def test_workers_that_upsert_the_same_rows_in_different_orders_do_not_deadlock(url):
     other = Database(url)
     kind = upsert_of(Meter, ("serial", "kwh"), ("serial",), other.url.get_backend_name())
@@ -210,6 +264,8 @@ async def test_the_database_goes_away_under_a_gather(database):
     async with Model.session() as session:
         await session.execute(text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"))
     results = await asyncio.gather(*tasks, return_exceptions=True)
+    # Connections that were terminated while nobody used them are still in the pool.
+    await ambient.database().engine.dispose()
     stored = set(await _serials())
     for number, result in enumerate(results):
         assert isinstance(result, Exception) or f"s{number}" in stored

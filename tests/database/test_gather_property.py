@@ -1,62 +1,223 @@
-"""Whatever is called together: rows, results and errors are those of the same calls made one after the other."""
+"""Random models, values, failures and cancellations: what gathered calls leave is what plain SQLAlchemy leaves.
+
+Each round of calls is made through ``Model`` all at once, with some of the callers cancelled on the way, and once more on a
+second database by plain sessions of SQLAlchemy, one after the other. Rows, results and types of errors must be the same.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from itertools import groupby
+import enum
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import (
+    JSON,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Enum,
+    Float,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    String,
+    Table,
+    TypeDecorator,
+    Uuid,
+    func,
+    select,
+)
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import registry
 
 from core.database import ambient
 from core.model import Model
-from tests.database.models import Meter, Plain
+from tests.database.conftest import url_of
 
-VALUES = st.one_of(st.none(), st.floats(-1e6, 1e6), st.just("no number"))
-OPERATIONS = st.lists(
-    st.one_of(
-        st.tuples(st.just("create"), st.sampled_from("abcdef"), VALUES),
-        st.tuples(st.just("upsert"), st.sampled_from("abcdef"), st.floats(-1e6, 1e6)),
-        st.tuples(st.just("find"), st.integers(1, 8), st.none()),
+
+class Colour(enum.Enum):
+    RED = 1
+    BLUE = 2
+
+
+class Backwards(TypeDecorator[str]):
+    """A type whose values are made in Python."""
+
+    impl = String(40)
+    cache_ok = True
+
+    def process_bind_param(self, value, dialect):
+        return None if value is None else value[::-1]
+
+    def process_result_value(self, value, dialect):
+        return None if value is None else value[::-1]
+
+
+TEXTS = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FFF, exclude_categories=["Cs"]), max_size=8)
+COLUMNS: dict[str, tuple[Any, Any]] = {
+    "text": (lambda: Column("text", String(40)), TEXTS),
+    "needed": (lambda: Column("needed", String(40), nullable=False, server_default="none"), TEXTS),
+    "unique": (lambda: Column("unique", Integer, unique=True), st.one_of(st.none(), st.integers(0, 6))),
+    "positive": (lambda: Column("positive", Integer, CheckConstraint("positive > 0")), st.integers(-1, 5)),
+    "number": (lambda: Column("number", Float), st.one_of(st.floats(-1e6, 1e6), st.just("no number"))),
+    "price": (lambda: Column("price", Numeric(8, 2)), st.decimals(-1000, 1000, places=2).map(Decimal)),
+    "colour": (
+        lambda: Column("colour", Enum(Colour, validate_strings=True)),
+        st.one_of(st.sampled_from(Colour), st.just("GREEN")),
     ),
-    max_size=40,
-)
+    "json": (lambda: Column("json", JSON), st.one_of(st.none(), st.dictionaries(TEXTS, st.integers(), max_size=2))),
+    "raw": (lambda: Column("raw", LargeBinary), st.binary(max_size=6)),
+    "made": (lambda: Column("made", Integer, default=lambda: 7), st.one_of(st.none(), st.integers(0, 9))),
+    "fixed": (lambda: Column("fixed", Integer, default=3), st.integers(0, 9)),
+    "mirrored": (lambda: Column("mirrored", Backwards), TEXTS),
+    "at": (lambda: Column("at", DateTime(timezone=True)), st.just(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))),
+    "later": (lambda: Column("later", Integer, onupdate=lambda: 11), st.none()),
+}
+KEYS = {
+    "numbered": lambda: Column("id", Integer, primary_key=True),
+    "uuid": lambda: Column("id", Uuid, primary_key=True, default=uuid.uuid4),
+}
 
 
-@settings(max_examples=60, deadline=None)
-@given(operations=OPERATIONS)
-def test_it_is_as_if_each_call_had_run_alone(tmp_path_factory, operations):
-    folder = tmp_path_factory.mktemp("gather")
-    # Calls of one kind that follow one another are made together.
-    rounds = [list(calls) for _, calls in groupby(operations, key=lambda operation: operation[0])]
+@dataclass(frozen=True)
+class Call:
+    kind: str
+    values: tuple[tuple[str, Any], ...] = ()
+    row: int = 0
+    cancelled: int | None = None
 
-    async def run(name: str, *, together: bool) -> tuple[list, list]:
-        Model.configure(f"sqlite+aiosqlite:///{folder}/{name}.db")
-        await ambient.database().create_tables(Plain.metadata)
-        results = []
+
+@st.composite
+def runs(draw):
+    """A model, and rounds of calls on it: creates with values for some of the columns, finds and updates of earlier rows."""
+    key = draw(st.sampled_from(sorted(KEYS)))
+    names = draw(st.lists(st.sampled_from(sorted(COLUMNS)), min_size=1, max_size=5, unique=True))
+    rounds = []
+    for _ in range(draw(st.integers(1, 4))):
+        kind = draw(st.sampled_from(["create", "create", "find", "update"]))
+        given = draw(st.lists(st.sampled_from(names), unique=True)) if kind != "find" else []
+        calls = []
+        for _ in range(draw(st.integers(1, 12))):
+            values = tuple((name, draw(COLUMNS[name][1])) for name in given)
+            cancelled = draw(st.sampled_from([None, None, None, 0, 1, 2, 5])) if kind == "create" else None
+            calls.append(Call(kind, values, draw(st.integers(0, 20)), cancelled))
+        rounds.append(calls)
+    return key, tuple(names), rounds
+
+
+def make_model(key: str, names: tuple[str, ...]) -> Any:
+    table = Table(
+        "things",
+        MetaData(),
+        KEYS[key](),
+        Column("tag", Integer, nullable=False),
+        Column("stamp", DateTime(timezone=True), server_default=func.now()),
+        *(COLUMNS[name][0]() for name in names),
+    )
+    model = type("Thing", (), {})
+    registry().map_imperatively(model, table)
+    return model
+
+
+def shown(result: Any, model: Any, names: tuple[str, ...]) -> Any:
+    if isinstance(result, BaseException):
+        return type(result).__name__
+    if result is None:
+        return None
+    assert result.stamp is not None
+    assert result.id is not None
+    return (result.tag, *(getattr(result, name) for name in names))
+
+
+async def plainly(engine: Any, model: Any, call: Call, tag: int, keys: list[Any]) -> Any:
+    async with AsyncSession(engine, expire_on_commit=False) as session:
+        if call.kind == "create":
+            row = model()
+            for name, value in (("tag", tag), *call.values):
+                setattr(row, name, value)
+            session.add(row)
+        else:
+            row = await session.get(model, keys[call.row % len(keys)]) if keys else None
+            if row is None or call.kind == "find":
+                return row
+            for name, value in call.values:
+                setattr(row, name, value)
+        await session.commit()
+        await session.refresh(row)
+        return row
+
+
+def gathered(model: Any, call: Call, tag: int, keys: list[Any]) -> Any:
+    if call.kind == "create":
+        return Model.create(model, tag=tag, **dict(call.values))
+    key = keys[call.row % len(keys)]
+    return Model.find(model, key) if call.kind == "find" else Model.update(model, key, **dict(call.values))
+
+
+async def leaving(call: Call, made: Any) -> Any:
+    """Make a call, and leave it after so many turns of the event loop."""
+    task = asyncio.ensure_future(made)
+    for _ in range(call.cancelled):
+        await asyncio.sleep(0)
+    task.cancel()
+    return (await asyncio.gather(task, return_exceptions=True))[0]
+
+
+async def compare(urls: tuple[str, str], key: str, names: tuple[str, ...], rounds: list[list[Call]]) -> None:
+    model = make_model(key, names)
+    Model.configure(urls[0])
+    await ambient.database().create_tables(model.__table__.metadata)
+    engine = create_async_engine(urls[1])
+    async with engine.begin() as connection:
+        await connection.run_sync(model.__table__.metadata.create_all)
+    own_keys: list[Any] = []
+    plain_keys: list[Any] = []
+    tag = 0
+    try:
         for calls in rounds:
-            if together:
-                results += await asyncio.gather(*(call(*one) for one in calls), return_exceptions=True)
-            else:
-                for one in calls:
-                    results += await asyncio.gather(call(*one), return_exceptions=True)
-        rows = [(row.serial, row.kwh, row.site) for row in await Model.where(Meter, order_by=Meter.serial)]
+            if calls[0].kind != "create" and not own_keys:
+                continue
+            tags = list(range(tag, tag + len(calls)))
+            tag += len(calls)
+            made = [gathered(model, call, number, own_keys) for call, number in zip(calls, tags, strict=True)]
+            tasks = [one if call.cancelled is None else leaving(call, one) for call, one in zip(calls, made, strict=True)]
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            await ambient.database().writes.idle()
+            rows = await Model.where(model)
+            there = {row.tag for row in rows}
+            assert len(rows) == len(there), "a row was written twice"
+            for call, number, result in zip(calls, tags, results, strict=True):
+                if isinstance(result, asyncio.CancelledError) and number not in there:
+                    # Cancelled before its row was written: as if it had never been called.
+                    continue
+                try:
+                    plain = await plainly(engine, model, call, number, plain_keys)
+                except Exception as error:
+                    plain = error
+                if not isinstance(result, asyncio.CancelledError):
+                    assert shown(result, model, names) == shown(plain, model, names), (call, result, plain)
+                if call.kind == "create" and not isinstance(plain, Exception):
+                    plain_keys.append(plain.id)
+                    own_keys.append(next(row.id for row in rows if row.tag == number))
+        async with AsyncSession(engine) as session:
+            expected = [shown(row, model, names) for row in await session.scalars(select(model).order_by(model.tag))]
+        assert [shown(row, model, names) for row in await Model.where(model, order_by=model.tag)] == expected
+    finally:
         await Model.close()
-        return [shown(result) for result in results], rows
-
-    assert asyncio.run(run("together", together=True)) == asyncio.run(run("alone", together=False))
+        await engine.dispose()
 
 
-def call(kind, name, value):
-    if kind == "create":
-        return Model.create(Meter, serial=name, kwh=value)
-    if kind == "upsert":
-        return Model.upsert(Meter, on=["serial"], serial=name, kwh=value)
-    # Which number a row has depends on who came first, which calls made together leave open.
-    return Model.exists(Meter, serial="abcdefgh"[name - 1])
-
-
-def shown(result):
-    if isinstance(result, Exception):
-        return type(result)
-    return (result.serial, result.kwh, result.site) if isinstance(result, Meter) else result
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(run=runs())
+def test_it_is_as_if_each_call_had_been_made_alone_by_sqlalchemy(tmp_path_factory, kind, run):
+    urls = tuple(url_of(kind, tmp_path_factory.mktemp("gather")) for _ in range(2))
+    asyncio.run(compare(urls, *run))
