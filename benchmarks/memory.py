@@ -13,7 +13,8 @@ from pathlib import Path
 
 import asyncpg
 
-from benchmarks.whole_way import TABLE, Machine, System
+from benchmarks.stores import TABLE
+from benchmarks.whole_way import Machine, System
 
 EARLY = 100_000
 

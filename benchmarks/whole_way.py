@@ -27,19 +27,13 @@ from pathlib import Path
 import asyncpg
 import psutil
 
+from benchmarks.stores import TABLE, PostgresStore, SqliteStore, Store, new_server
 from tests.mosquitto import Mosquitto
-from tests.postgres import Postgres
 from tests.worker import Project
 
 ROOT = Path(__file__).parents[1]
 BENCH = ROOT / ".bench"
 SYSTEMS = ROOT / "benchmarks" / "systems"
-TABLE = """
-CREATE TABLE readings (
-    id bigserial PRIMARY KEY, device_id text NOT NULL, number bigint NOT NULL, value double precision NOT NULL,
-    unit text NOT NULL, sent_at double precision NOT NULL
-)
-"""
 MODEL = """
 from sqlalchemy.orm import Mapped, mapped_column
 from core.model import Base
@@ -111,6 +105,7 @@ class System:
     options: str = ""
     settings: dict[str, str] = field(default_factory=dict)
     topics: int = 100
+    sqlite: bool = False
     cpu: list[float] = field(default_factory=list)
     rate: list[float] = field(default_factory=list)
     rss: list[float] = field(default_factory=list)
@@ -126,10 +121,7 @@ class Machine:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.postgres = Postgres()
-        self.postgres._server.psql("ALTER SYSTEM SET track_commit_timestamp = on")
-        self.postgres.stop()
-        self.postgres.start()
+        self.postgres = new_server()
         self._broker: Mosquitto | None = None
         self.runs = 0
 
@@ -178,25 +170,27 @@ class Machine:
 async def measure(machine: Machine, system: System, messages: int, seconds: float) -> None:
     """Run ``system`` once: its cost for ``messages``, then its latency at 100 messages/s for ``seconds``."""
     machine.fresh_broker()
-    url = machine.postgres.new_database()
-    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
-    await connection.execute(TABLE)
-    process, popen = machine.start(system, url)
+    store: Store
+    if system.sqlite:
+        store = SqliteStore(machine.folder / f"readings-{machine.runs}.db")
+    else:
+        store = await PostgresStore.make(machine.postgres)
+    process, popen = machine.start(system, store.url)
     try:
         deadline = time.monotonic() + 60
-        while not await connection.fetchval("SELECT count(*) FROM readings"):
+        while not await store.count():
             if time.monotonic() > deadline or popen.poll() is not None:
                 raise FailedError(f"it stores nothing; see {machine.folder}")
             await machine.publish(1, topics=system.topics)
             await asyncio.sleep(0.3)
         await asyncio.sleep(1)
-        await connection.execute("TRUNCATE readings")
+        await store.empty()
         before, began = sum(process.cpu_times()[:2]), time.monotonic()
         publishing = asyncio.create_task(machine.publish(messages, topics=system.topics))
         stored = 0
         while stored < messages:
             await asyncio.sleep(0.05)
-            stored = await connection.fetchval("SELECT count(*) FROM readings")
+            stored = await store.count()
             if time.monotonic() - began > 300:
                 raise FailedError(f"it stored {stored:,} of {messages:,}")
         system.rate.append(messages / (time.monotonic() - began))
@@ -204,15 +198,16 @@ async def measure(machine: Machine, system: System, messages: int, seconds: floa
         system.rss.append(process.memory_info().rss / 2**20)
         await publishing
         await asyncio.sleep(0.5)
-        await connection.execute("TRUNCATE readings")
+        await store.empty()
+        if system.sqlite:
+            return
         await machine.publish(int(100 * seconds), rate=100, topics=system.topics)
         await asyncio.sleep(0.5)
-        sql = "SELECT extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 - sent_at FROM readings"
-        system.latencies += [row[0] * 1000 for row in await connection.fetch(sql)]
+        system.latencies += await store.latencies()
     finally:
         process.kill()
         popen.wait()
-        await connection.close()
+        await store.close()
 
 
 async def bare_commits(machine: Machine, seconds: float) -> list[float]:
@@ -267,6 +262,10 @@ def systems(scale: float, *, peers: bool) -> list[System]:
             settings={"MQTT_VERSION": "3.1.1"},
         ),
         System(
+            "RouteMQ, exactly_once, SQLite", "stored once, then acknowledged", fast, options='delivery="exactly_once"',
+            sqlite=True,
+        ),
+        System(
             "RouteMQ, exactly_once, one topic", "stored once, then acknowledged", fast // 2,
             options='delivery="exactly_once"', topics=1,
         ),
@@ -308,12 +307,12 @@ def table(measured: list[System], bare: list[float]) -> str:
         "|---|--:|--:|--:|--:|--:|---|",
     ]
     for system in measured:
-        if not system.cpu or not system.latencies:
+        if not system.cpu:
             lines.append(f"| {system.name} | | | | | | it did not get through |")
             continue
         cpu, rate, rss = (statistics.median(values) for values in (system.cpu, system.rate, system.rss))
-        p50, p99 = (percentile(system.latencies, part) for part in (50, 99))
-        lines.append(f"| {system.name} | {cpu:,.1f} | {rate:,.0f} | {rss:,.0f} | {p50:.1f} | {p99:.1f} | {system.promise} |")
+        p50, p99 = (f"{percentile(system.latencies, part):.1f}" if system.latencies else "" for part in (50, 99))
+        lines.append(f"| {system.name} | {cpu:,.1f} | {rate:,.0f} | {rss:,.0f} | {p50} | {p99} | {system.promise} |")
     lines.append(f"| bare `INSERT; COMMIT` by asyncpg | | | | {percentile(bare, 50):.1f} | {percentile(bare, 99):.1f} | |")
     return "\n".join(lines)
 

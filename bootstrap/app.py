@@ -119,6 +119,11 @@ class Application:
                 f"route {route.pattern.text!r} at {route.defined_at}: delivery='exactly_once' needs a database to record "
                 "messages in; set DATABASE_URL, or write delivery='at_least_once'"
             )
+        if options.version == "5" and options.session_expiry == 0:
+            raise StartError(
+                f"route {route.pattern.text!r} at {route.defined_at}: delivery='exactly_once' needs a session that outlives "
+                "its connection; MQTT_SESSION_EXPIRY=0 ends it at once, give it the seconds that a worker may be away"
+            )
         database = ambient.database()
         processed = Processed(database.begin, options.client_id, options.address)
         await storage.once_it_answers(processed.load)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
 __all__ = ["Match", "Options", "Route", "RouteOptions", "Router"]
 
 H = TypeVar("H", bound="Callable[..., Any]")
+MOST_TOPICS = 10_000
+"""Topics whose route is remembered: those of a fleet come again and again."""
 
 
 class Match(NamedTuple):
-    """The route that takes a topic, and the topic's parameters."""
+    """The route that takes a topic, and the topic's parameters, which are shared by all messages on it: copy to change."""
 
     route: Route
     params: dict[str, Any]
@@ -49,6 +52,7 @@ class Router:
         self._routes: list[Route] = []
         self._by_name: dict[str, Route] = {}
         self._tree = Tree()
+        self._find = lru_cache(MOST_TOPICS)(self._tree.find)
         self._frozen = False
 
     @property
@@ -151,6 +155,7 @@ class Router:
             )
         root._by_name[route.name] = route
         root._tree.add(pattern)
+        root._find.cache_clear()
         root._routes.append(route)
 
     def freeze(self) -> None:
@@ -161,7 +166,7 @@ class Router:
 
     def match(self, topic: str) -> Match:
         """Give the first registered route that takes ``topic``. Raises NoRouteError, which says what came nearest."""
-        found = self._root._tree.find(topic)
+        found = self._root._find(topic)
         if found is None:
             raise NoRouteError(self._root._why_none(topic))
         number, params = found

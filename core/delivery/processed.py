@@ -9,6 +9,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, insert, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.delivery.tables import processed
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from contextlib import AbstractAsyncContextManager
 
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
     from core.message import Message
 
@@ -26,6 +27,7 @@ MOST_PACKETS = 32_767
 It is half of the packet identifiers that there are (MQTT 5, 2.2.1), so that a broker which numbers packets in a circle has
 not come to the same identifier again by then.
 """
+_INSERT = insert(processed).returning(processed.c.id)
 _DIGEST = 8
 _ENTRY = 2 + _DIGEST
 
@@ -97,11 +99,12 @@ class Processed:
             "packets": packets,
             "committed_at": datetime.now(UTC),
         }
-        result = await session.execute(insert(processed).returning(processed.c.id), [row])
+        connection = await session.connection() if isinstance(session, AsyncSession) else session
+        result = await connection.execute(_INSERT, row)
         record.number = result.scalar_one()
         gone = self._too_old()
         if gone:
-            await session.execute(delete(processed).where(*self._own, processed.c.id <= gone))
+            await connection.execute(delete(processed).where(*self._own, processed.c.id <= gone))
             record.trims = gone
         return record
 

@@ -92,6 +92,13 @@ async def test_exactly_once_without_a_database_stops_the_start(project):
     one_error(said, "exactly_once", "DATABASE_URL", "once.py:6")
 
 
+async def test_exactly_once_with_a_session_that_ends_at_once_stops_the_start(project):
+    source = ROUTER.replace('"t/<name>"', '"t/<name>", delivery="exactly_once"')
+    code, said = await project({"once": source}, {}, MQTT_SESSION_EXPIRY=0).command("run")
+    assert code == 1
+    one_error(said, "exactly_once", "MQTT_SESSION_EXPIRY=0", "once.py:6")
+
+
 async def test_no_routes_at_all_is_said(project):
     code, said = await project({}).command("run")
     assert code == 1
