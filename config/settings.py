@@ -14,11 +14,26 @@ from dotenv import dotenv_values
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from core.errors import SettingsError
+from core.errors import SettingsError, TopicError
+from core.topics import check_topic
 from core.transport.options import ConnectOptions, mask, parse_url
 
 ENV_FILE = Path(".env")
-PREFIXES = ("MQTT_", "DATABASE_", "DB_", "RETRY_", "DEAD_LETTER_", "DEDUP_", "LOG_", "HANDLER_", "SHUTDOWN_")
+CLIENT_ID = "<client_id>"
+"""In a topic: stands for the worker's client identifier."""
+PREFIXES = (
+    "MQTT_",
+    "DATABASE_",
+    "DB_",
+    "RETRY_",
+    "DEAD_LETTER_",
+    "DEDUP_",
+    "MAX_PAYLOAD_",
+    "RATE_LIMIT_",
+    "LOG_",
+    "HANDLER_",
+    "SHUTDOWN_",
+)
 
 
 def _file(value: Any) -> Any:
@@ -84,6 +99,16 @@ class Settings(BaseSettings):
         ge=1,
         le=65_535,
     )
+    mqtt_status_topic: str = _setting(
+        "",
+        "The topic of the worker's retained status, online or offline; <client_id> stands for its own; empty: none.",
+        "a topic such as routemq/<client_id>/status, or empty",
+    )
+    mqtt_response_topic: str = _setting(
+        "routemq/<client_id>/responses",
+        "The topic on which devices answer request(); <client_id> stands for the worker's own.",
+        "a topic without wildcards",
+    )
     mqtt_ca_file: File = _setting(
         None, "The authorities to trust (PEM); empty: the system's.", "the path of a readable file"
     )
@@ -110,8 +135,19 @@ class Settings(BaseSettings):
     )
     db_pool_timeout: float = _setting(30, "Seconds to wait for a free connection.", "a positive number", gt=0)
     db_pool_recycle: int = _setting(3600, "Seconds after which a connection is replaced.", "a whole number from 1", ge=1)
+    db_auto_migrate: bool | None = _setting(
+        None,
+        "Whether run upgrades the database itself; empty: true for SQLite files, false for all else.",
+        "true, false or empty",
+    )
 
     # Delivery
+    max_payload_bytes: int = _setting(
+        4_194_304, "The largest body that is decoded, also after decompression, in bytes.", "a whole number from 1", ge=1
+    )
+    max_payload_depth: int = _setting(
+        100, "How deeply lists and maps of a body may be nested.", "a whole number of 1 to 1000", ge=1, le=1000
+    )
     handler_timeout: float = _setting(30, "Seconds that a handler may take before it is cut off.", "a positive number", gt=0)
     retry_attempts: int = _setting(
         3, "How often a message runs before it is a dead letter.", "a whole number of 1 to 1000", ge=1, le=1000
@@ -121,12 +157,39 @@ class Settings(BaseSettings):
     retry_most: float = _setting(30, "The longest pause between two runs, in seconds.", "a number from 0", ge=0)
     dead_letter_max: int = _setting(100_000, "How many dead letters are kept; the oldest go.", "a whole number from 1", ge=1)
     dedup_keep: float = _setting(604_800, "Seconds for which application keys (dedup) are kept.", "a positive number", gt=0)
+    rate_limit_url: str = _setting(
+        "",
+        "Where rate limits are counted: redis://host:6379 for several processes together; empty: in each by itself.",
+        "a URL such as redis://host:6379, or empty",
+    )
 
     # The process
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _setting(
         "INFO", "What is logged: DEBUG, INFO, WARNING or ERROR, and all that is graver.", "DEBUG, INFO, WARNING or ERROR"
     )
     shutdown_timeout: float = _setting(30, "Seconds that a stop waits for the messages in hand.", "a number from 0", ge=0)
+
+    @field_validator("mqtt_status_topic", "mqtt_response_topic")
+    @classmethod
+    def _topic(cls, value: str, info: ValidationInfo) -> str:
+        try:
+            if value or info.field_name == "mqtt_response_topic":
+                check_topic(value.replace(CLIENT_ID, "x"))
+        except TopicError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @field_validator("rate_limit_url")
+    @classmethod
+    def _counter(cls, value: str) -> str:
+        if value and not value.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("the scheme is none of redis://, rediss://, unix://")
+        return value
+
+    @field_validator("db_auto_migrate", mode="before")
+    @classmethod
+    def _empty(cls, value: Any) -> Any:
+        return None if value == "" else value
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -173,6 +236,21 @@ class Settings(BaseSettings):
     def client_id(self) -> str:
         """The client identifier in force."""
         return self.mqtt_client_id or default_client_id()
+
+    @property
+    def response_topic(self) -> str:
+        """The topic on which devices answer this worker."""
+        return self.mqtt_response_topic.replace(CLIENT_ID, self.client_id)
+
+    @property
+    def status_topic(self) -> str:
+        """The topic of this worker's status; empty: it has none."""
+        return self.mqtt_status_topic.replace(CLIENT_ID, self.client_id)
+
+    @property
+    def auto_migrate(self) -> bool:
+        """Whether ``run`` upgrades the database itself."""
+        return self.database_url.startswith("sqlite") if self.db_auto_migrate is None else self.db_auto_migrate
 
     def connect_options(self) -> ConnectOptions:
         """Give what the transport needs of these settings."""

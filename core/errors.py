@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 class RouteMQError(Exception):
@@ -58,6 +58,10 @@ class SessionTakenOverError(TransportError):
     """Another client connected with the same client identifier, and the broker gave it the session."""
 
 
+class RequestTimeoutError(TransportError, TimeoutError):
+    """A device did not answer a request in time."""
+
+
 class ConnectionLostError(TransportError):
     """The connection ended while something was under way on it."""
 
@@ -75,6 +79,17 @@ class NoRouteError(MessageError):
 
 class PayloadError(MessageError):
     """A body that the route's codec cannot decode."""
+
+
+class SchemaError(PayloadError):
+    """A payload that the route's schema does not take.
+
+    ``report`` has a line for each field: what was there and what was expected. ``str()`` of it is one line.
+    """
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        super().__init__("; ".join(lines))
+        self.report = "\n".join(lines)
 
 
 class ReplayStoppedError(RouteMQError):
@@ -96,6 +111,10 @@ class DatabaseUnreachableError(DatabaseError):
     """The database server did not answer when a connection to it was to be made."""
 
 
+class MigrationError(DatabaseError):
+    """The database's tables are not those that the application expects, or a migration cannot be made or run."""
+
+
 class ModelError(DatabaseError):
     """A call on ``Model`` that cannot be right: unknown column, a class that is no model, a key of the wrong shape."""
 
@@ -112,6 +131,14 @@ class RetryLater(RouteMQError):  # noqa: N818 - it is said by a handler: raise R
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"the handler asked for the message again in {seconds:g} s")
+        self.seconds = seconds
+
+
+class NotYet(RouteMQError):  # noqa: N818 - it is said by middleware: raise NotYet(0.5)
+    """Raised by middleware for a message whose turn has not come: it runs again in ``seconds``, which is no attempt."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the message's turn comes in {seconds:g} s")
         self.seconds = seconds
 
 

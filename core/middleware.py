@@ -17,6 +17,24 @@ Handler = Callable[[Any], Awaitable[Any]]
 """Takes the context and gives the reply, or None."""
 
 
+class Passed:
+    """What middleware gives in the place of a reply for a message that it did not hand on, and that is done with that.
+
+    ``counted`` is the counter of the ledger (``core.delivery.ledger.Ledger``) that it goes to.
+    """
+
+    __slots__ = ("counted",)
+
+    def __init__(self, counted: str) -> None:
+        self.counted = counted
+
+
+DUPLICATE = Passed("deduplicated")
+"""The message was handled before."""
+DROPPED = Passed("dropped")
+"""The message is dropped on purpose."""
+
+
 class Middleware:
     """The parent of your middleware; given to a router, a group or a route, the outermost first.
 

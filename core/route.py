@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import difflib
 import inspect
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from core.codecs import CODECS, Codec
 from core.controller import Controller, instance
-from core.errors import RouteError
+from core.errors import RouteError, TopicError
 from core.message import Message
 from core.middleware import Handler, MiddlewareLike, fold
+from core.topics import covers, parse
 
 if TYPE_CHECKING:
     from core.retry import Retry
@@ -37,6 +38,7 @@ class Options(TypedDict, total=False):
     """What ``router.on`` and groups take; see RouteOptions."""
 
     qos: Literal[0, 1]
+    schema: Any
     codec: str | Codec
     delivery: Literal["at_least_once", "at_most_once", "exactly_once"]
     order_by: OrderBy
@@ -44,6 +46,8 @@ class Options(TypedDict, total=False):
     timeout: float | None
     batch: int | None
     dedup: Dedup | None
+    reply: str | None
+    reply_errors: bool
     name: str | None
 
 
@@ -57,10 +61,14 @@ class RouteOptions:
     "at_most_once" (acknowledged on receipt, for data that may be lost). ``order_by``: the ordering key, a
     parameter's name or a callable that takes the Message; None for no order; by default the topic. ``retry`` and
     ``timeout`` (seconds): None for the application's settings. ``batch``: the handler gets a list of contexts, at
-    most this many. ``name``: in logs and dead letters, by default the pattern.
+    most this many. ``dedup``: an application key, see ``core.delivery.dedup``. ``schema``: a type that pydantic's
+    TypeAdapter takes; the payload is an object of it. ``reply``: a topic pattern with parameters of the route's, to which
+    what the handler returns is sent, unless the message names a response topic; ``reply_errors``: whether a message that
+    could not be handled is answered too. ``name``: in logs and dead letters, by default the pattern.
     """
 
     qos: int = 1
+    schema: Any = None
     codec: str | Codec = "json"
     delivery: str = "at_least_once"
     order_by: OrderBy = by_topic
@@ -68,6 +76,8 @@ class RouteOptions:
     timeout: float | None = None
     batch: int | None = None
     dedup: Dedup | None = None
+    reply: str | None = None
+    reply_errors: bool = False
     name: str | None = None
 
 
@@ -88,6 +98,9 @@ class Route:
     middleware: tuple[MiddlewareLike, ...]
     call: Handler
     decode: Callable[[bytes], Any]
+    encode: Callable[[Any], bytes]
+    content_type: str | None
+    reply_topic: Callable[[Mapping[str, Any]], str] | None
     defined_at: str
 
     def key(self, message: Message, params: dict[str, Any]) -> Hashable:
@@ -144,7 +157,31 @@ def make_route(
         tuple(middleware),
         call,
         codec.decode,
+        codec.encode,
+        getattr(codec, "content_type", None),
+        _reply_topic(options.reply, pattern, where),
         defined_at,
+    )
+
+
+def _reply_topic(reply: str | None, pattern: Pattern, where: str) -> Callable[[Mapping[str, Any]], str] | None:
+    """Give what makes the topic of a reply from the parameters of the message it answers."""
+    if reply is None:
+        return None
+    try:
+        parsed = parse(reply)
+    except TopicError as error:
+        raise RouteError(f"{where}: reply: {error}") from None
+    if any(not isinstance(segment, str) and segment.name is None for segment in parsed.segments):
+        raise RouteError(f"{where}: reply={reply!r} has a wildcard; a reply goes to one topic, write <name> or plain text")
+    for name in parsed.names:
+        if name not in pattern.names:
+            raise RouteError(f"{where}: reply={reply!r} has the parameter {name!r}, which the route's pattern has not")
+    if covers(pattern.topic_filter, parsed.topic_filter):
+        raise RouteError(f"{where}: reply={reply!r} lies within the topics of the route itself, which would answer itself")
+    segments = parsed.segments
+    return lambda params: "/".join(
+        segment if isinstance(segment, str) else str(params[segment.name or ""]) for segment in segments
     )
 
 

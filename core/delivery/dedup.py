@@ -13,6 +13,7 @@ from core.database import ambient
 from core.database.gather import Kind
 from core.delivery.tables import dedup
 from core.errors import MessageError
+from core.middleware import DUPLICATE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -23,13 +24,6 @@ if TYPE_CHECKING:
 
 TRIM_EVERY = 60.0
 _INSERT: dict[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
-
-
-class Duplicate:
-    """What a handler's place gives for a message that was seen before."""
-
-
-DUPLICATE = Duplicate()
 
 
 class _Seen(Kind):
@@ -78,7 +72,7 @@ def _path(path: str) -> Callable[[Any], Any]:
     def of(context: Any) -> Any:
         value = context["payload"]
         for name in names:
-            value = value.get(name) if isinstance(value, dict) else None
+            value = value.get(name) if isinstance(value, dict) else getattr(value, name, None)
         return value
 
     return of

@@ -20,13 +20,12 @@ class Delivery:
     ``refused`` is set for a message that is not to be run: no route takes it, or its ordering key cannot be made.
     ``message`` is exchanged for the redelivered one when the connection was lost meanwhile, so that its acknowledgement
     goes out on the new connection. ``record`` is that of a transaction whose commit was not answered. ``first_at`` is the
-    time of receipt, in seconds since the epoch.
+    time of receipt, in seconds since the epoch. ``value`` is what the handler returned.
     """
 
     __slots__ = (
         "again",
         "attempt",
-        "duplicate",
         "first_at",
         "message",
         "message_id",
@@ -36,6 +35,7 @@ class Delivery:
         "route",
         "settled",
         "timed_out",
+        "value",
     )
 
     def __init__(
@@ -53,7 +53,7 @@ class Delivery:
         self.again = 0
         self.first_at = time()
         self.message_id = new_message_id()
-        self.duplicate = False
         self.settled = False
         self.record: Record | None = None
         self.timed_out = False
+        self.value: Any = None

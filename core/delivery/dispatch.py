@@ -13,7 +13,8 @@ from core.delivery.failure_log import FailureLog
 from core.delivery.outage import Outage
 from core.delivery.outcome import Bury, Done, RetryAfter, decide
 from core.delivery.runs import Runs
-from core.errors import HandlerTimeoutError
+from core.errors import HandlerTimeoutError, NotYet
+from core.middleware import Passed
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -106,8 +107,9 @@ class Dispatch:
         self._acknowledgements.settle(delivery)
 
     def _count(self, delivery: Delivery) -> None:
-        if delivery.duplicate:
-            self._ledger.deduplicated += 1
+        value = delivery.value
+        if type(value) is Passed:
+            self._ledger.count(value.counted)
         else:
             self._ledger.done += 1
 
@@ -120,7 +122,7 @@ class Dispatch:
             self.failures.failed(delivery, error, f"runs again in {outcome.seconds:.1f} s")
         else:
             delivery.attempt -= 1
-            delivery.again += 1
+            delivery.again += not isinstance(error, NotYet)
         await asyncio.sleep(outcome.seconds)
 
     async def _bury(self, delivery: Delivery, error: BaseException, unit: Unit | None) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from core.database.fault import Fault
-from core.errors import MessageError, RetryLater
+from core.errors import MessageError, NotYet, RetryLater
 
 if TYPE_CHECKING:
     from core.retry import Retry
@@ -55,6 +55,8 @@ def decide(error: BaseException | None, fault: Fault, attempt: int, again: int, 
         return DONE
     if isinstance(error, MessageError):
         return BURY
+    if isinstance(error, NotYet):
+        return RetryAfter(max(error.seconds, 0), counts=False)
     if fault in (Fault.INFRASTRUCTURE, Fault.SETUP):
         return SIT_OUT
     if fault is Fault.AGAIN and again < MOST_AGAIN:

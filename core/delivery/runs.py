@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.context import build
 from core.delivery.deadlines import Deadlines
-from core.delivery.dedup import DUPLICATE, once
+from core.delivery.dedup import once
 from core.errors import BatchError, HandlerTimeoutError
 
 if TYPE_CHECKING:
@@ -90,8 +90,7 @@ class Runs:
     async def _call(self, call: Handler, argument: Any, delivery: Delivery, timeout: float) -> BaseException | None:
         run = self._deadlines.begin(delivery, timeout)
         try:
-            if await call(argument) is DUPLICATE:
-                delivery.duplicate = True
+            delivery.value = await call(argument)
         except asyncio.CancelledError as error:
             if delivery.timed_out:
                 return HandlerTimeoutError(f"the handler did not return within {timeout:g} s and was cut off")
