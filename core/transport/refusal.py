@@ -22,9 +22,7 @@ def refused(reason: str, code: int, options: ConnectOptions) -> BrokerRefusedErr
     hint = ""
     if code in {4, 5, 0x86, 0x87}:
         user = f"user {options.username!r}" if options.username else "no user name"
-        # Mosquitto refuses a connection whose will it would not publish.
-        will = f", and whether it may publish on {options.will.topic}" if options.will is not None else ""
-        hint = f" ({user}; see user and password in MQTT_URL{will})"
+        hint = f" ({user}; see user and password in MQTT_URL)"
     return BrokerRefusedError(f"{options.address} refused the connection: {reason}{hint}", code)
 
 

@@ -178,7 +178,9 @@ class Session:
             except ConnectionLostError:
                 log.debug("the connection was lost before the status was acknowledged")
             except BrokerRefusedError as error:
-                log.warning("the status on %s was refused: %s", topic, one_line(error, name=False))
+                # Mosquitto hangs up as well, so that to try it again would cost every later connection.
+                self._presence = None
+                log.warning("the status on %s is told no more: %s", topic, one_line(error, name=False))
 
         self._telling = asyncio.create_task(tell(), name="tell status")
         # Nothing else is published on this connection, so that one turn of the event loop writes it.
