@@ -128,7 +128,7 @@ class Collected:
         }
         self.rows.append(row)
 
-    async def store(self, session: AsyncSession) -> None:
+    async def store(self, session: AsyncSession | AsyncConnection) -> None:
         """Write what was taken, in the transaction of ``session``."""
         if self.rows:
             await session.execute(insert(outbox), self.rows)
