@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
+from itertools import count
 from time import time
 from typing import Protocol
 
@@ -27,3 +29,36 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """Wait for ``seconds``."""
         await asyncio.sleep(seconds)
+
+
+class ManualClock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self._now = time()
+        self._numbers = count()
+        self._sleeping: list[tuple[float, int, asyncio.Future[None]]] = []
+
+    def time(self) -> float:
+        """Give the time in seconds since the epoch."""
+        return self._now
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait until the clock has been moved by ``seconds``."""
+        due: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleeping, (self._now + seconds, next(self._numbers), due))
+        await due
+
+    def next_due(self) -> float | None:
+        """Give the time at which the next sleeper wakes; None if nobody sleeps."""
+        while self._sleeping and self._sleeping[0][2].done():
+            heapq.heappop(self._sleeping)
+        return self._sleeping[0][0] if self._sleeping else None
+
+    def move_to(self, then: float) -> None:
+        """Set the clock, and wake those whose time has come."""
+        self._now = max(self._now, then)
+        while self._sleeping and self._sleeping[0][0] <= self._now:
+            _, _, due = heapq.heappop(self._sleeping)
+            if not due.done():
+                due.set_result(None)
