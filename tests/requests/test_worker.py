@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 
 import pytest
@@ -14,6 +15,7 @@ from core.transport.session import Session
 from tests.transport.conftest import options
 from tests.transport.recorder import Recorder
 from tests.waiting import until
+from tests.worker import ROOT
 
 ASKING = """
     from core.publisher import publish
@@ -68,12 +70,13 @@ SCRIPT = """
 import asyncio
 from app.models.note import Note
 from bootstrap.script import script
+from core.model import Model
 from core.publisher import publish
 from core.request import request
 
 async def main():
     async with script():
-        print("notes", len(await Note.all()))
+        print("notes", len(await Model.all(Note)))
         print("answer", await request("devices/1/commands", {"n": 5}))
         await publish("seen", "yes", qos=1)
 
@@ -112,7 +115,12 @@ ANSWERING = """
 async def run(made, source: str) -> tuple[int, str]:
     (made.folder / "script.py").write_text(source)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "script.py", cwd=made.folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        sys.executable,
+        "script.py",
+        cwd=made.folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
     )
     said, _ = await process.communicate()
     return process.returncode, said.decode()
