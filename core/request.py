@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from core.codecs import CODECS
-from core.errors import PayloadError, TopicError
+from core.errors import PayloadError, RequestError, TopicError
 from core.publisher import current
 from core.topics import check_filter
 
@@ -30,8 +30,8 @@ async def request(
     its answer. ``reply`` is the topic, or topic filter, on which a device answers that does not: the oldest waiting request
     of that filter gets the next message on it.
 
-    Raises RequestTimeoutError, PayloadError for an answer that cannot be decoded, BrokerRefusedError, ConnectionLostError at
-    a stop, and RequestError by MQTT 3.1.1 without ``reply``.
+    Raises RequestTimeoutError, BrokerRefusedError, ConnectionLostError at a stop, and RequestError for an answer that cannot
+    be decoded and by MQTT 3.1.1 without ``reply``.
     """
     publisher = current()
     codec_ = CODECS.get(codec)
@@ -49,4 +49,5 @@ async def request(
     try:
         return codec_.decode(answer.body)
     except PayloadError as error:
-        raise PayloadError(f"the answer of {topic!r} on {answer.topic!r}: {error}") from None
+        # No PayloadError: what a device answers is not the fault of the message that its handler was at.
+        raise RequestError(f"the answer of {topic!r} on {answer.topic!r}: {error}") from None

@@ -8,7 +8,7 @@ from time import monotonic
 import pytest
 
 from core import answers
-from core.errors import ConnectionLostError, PayloadError, RequestError, RequestTimeoutError, TopicError
+from core.errors import ConnectionLostError, RequestError, RequestTimeoutError, TopicError
 from core.publisher import publish, set_current
 from core.request import request
 from tests.waiting import until
@@ -185,7 +185,7 @@ async def test_answers_come_as_they_are(devices, publishing):
     assert await request("devices/1/commands", {"body": error}) == {"error": {"code": 7}}
     assert await request("devices/1/commands", b'{"body": "grey"}', codec="text") == "grey"
     assert await request("devices/1/commands", '{"body": "grey"}', codec="raw") == b"grey"
-    with pytest.raises(PayloadError, match="the answer of 'devices/1/commands' on 'routemq/test/responses'"):
+    with pytest.raises(RequestError, match="the answer of 'devices/1/commands' on 'routemq/test/responses'"):
         await request("devices/1/commands", {"body": "no JSON"})
 
 
