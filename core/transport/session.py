@@ -120,11 +120,11 @@ class Session:
                 if not (subscribed and connack.session_present):
                     await self._subscribe(connection, connack)
                     subscribed = True
-                if self._presence is not None:
-                    await self._tell(connection, self._presence.topic, self._presence.online())
                 if self._paused:
                     connection.pause_reading()
                 self._stands(connection, connack)
+                if self._presence is not None:
+                    await self._tell(connection, self._presence.topic, self._presence.online())
                 closure = await connection.closed()
                 held = monotonic() - began
                 self._ended()
