@@ -199,7 +199,7 @@ class _Document:
                 },
             )
             reply["address"] = {
-                "description": "The Response Topic of the request; without one nothing is sent.",
+                "description": "Sent to the Response Topic of the request; without one nothing is sent.",
                 "location": "$message.header#/responseTopic",
             }
         reply["channel"] = _to("channels", channel)
@@ -218,6 +218,7 @@ class _Document:
             name = _key(f"{key}.reply", messages)
             messages[name] = {
                 "name": _message_name(payload, name),
+                "title": "Reply",
                 "summary": f"The reply of `{key}`.",
                 "contentType": _content_type(route),
                 **correlated,
@@ -229,6 +230,7 @@ class _Document:
             name = _key(f"{key}.error", messages)
             messages[name] = {
                 "name": name,
+                "title": "Error",
                 "summary": f"What `{key}` says of a message that could not be handled.",
                 "contentType": _content_type(route),
                 **correlated,

@@ -26,7 +26,10 @@ _DELIVERY = {
         "A message is acknowledged on receipt and never tried again: it may be lost, and is never handled twice.",
     ),
 }
-_AT_QOS_0 = "Sent at QoS 0, it is lost if the connection breaks or the worker dies before it is handled."
+_AT_QOS_0 = (
+    "No guarantee",
+    "At QoS 0 a message is lost where the connection breaks or the worker dies before it is handled.",
+)
 _CREDENTIALS = {"userPassword": "a user name and a password", "X509": "a client certificate"}
 _PROTOCOLS = {
     "mqtt": "MQTT over TCP",
@@ -72,7 +75,13 @@ class _Page:
                 "a", _topic(where), href=f"#op-{key}", data_search=_search(where, operation, key), title=_title(operation)
             )
             groups.setdefault(where.partition("/")[0], []).append(tag("li", link))
-        lists = [tag("section", tag("h2", name), tag("ul", *links)) for name, links in groups.items()]
+        # A heading over a single channel would only repeat it.
+        lists = [
+            tag("section", tag("h2", name), tag("ul", *links))
+            if len(links) > 1
+            else tag("section", tag("ul", *links), class_="alone")
+            for name, links in groups.items()
+        ]
         if self._schemas:
             links = [
                 tag("li", tag("a", name, href=f"#schema-{name}", data_search=name.lower(), class_="plain"))
@@ -136,7 +145,7 @@ class _Page:
         return tag("section", *parts, id=f"op-{key}", class_="operation", data_search=search)
 
     def _chips(self, operation: dict[str, Any], messages: list[dict[str, Any]]) -> Markup:
-        name, _ = _DELIVERY[operation["x-routemq-delivery"]]
+        name, _ = _delivery(operation)
         chips = [f"QoS {operation['bindings']['mqtt']['qos']}", name]
         if "x-routemq-batch" in operation:
             chips.append(f"handled in lists of up to {operation['x-routemq-batch']:,}")
@@ -183,10 +192,7 @@ class _Page:
         return join([*parts, table])
 
     def _guarantee(self, operation: dict[str, Any], channel: dict[str, Any]) -> Markup:
-        name, words = _DELIVERY[operation["x-routemq-delivery"]]
-        if operation["bindings"]["mqtt"]["qos"] == 0:
-            words = _AT_QOS_0
-        facts: list[tuple[str, str]] = [(name, words), ("Order", _order(operation["x-routemq-order-by"]))]
+        facts: list[tuple[str, str]] = [_delivery(operation), ("Order", _order(operation["x-routemq-order-by"]))]
         if "x-routemq-dedup" in operation:
             dedup = tag("code", operation["x-routemq-dedup"])
             facts.append(("Repeats", join(["Of messages with the same key (", dedup, ") only the first is handled."])))
@@ -203,10 +209,10 @@ class _Page:
             to = join([tag("p", tag("code", _topic(where), class_="topic")), tag("p", inline(channel["description"]))])
         messages = [self._at(one) for one in reply["messages"]]
         several = len(messages) > 1
-        payloads = [self._payload(one["summary"].replace("`", "") if several else "Payload", one) for one in messages]
+        payloads = [self._payload(one["title"] if several else "Payload", one) for one in messages]
         left = [tag("h3", "Reply"), to, *payloads]
-        topic = "the response topic" if where is None else _filled(channel)
-        right = [_example("Answered on", topic, message) for message in messages]
+        topic = "" if where is None else _filled(channel)
+        right = [_example("Answered on" if topic else "Answered", topic, message) for message in messages]
         return tag("div", tag("div", *left, class_="text"), tag("aside", *right), class_="columns reply")
 
     def _model(self, name: str, schema: dict[str, Any]) -> Markup:
@@ -259,6 +265,13 @@ def _search(address: str, operation: dict[str, Any], key: str) -> str:
     return f"{address} {_title(operation)} {key}".lower()
 
 
+def _delivery(operation: dict[str, Any]) -> tuple[str, str]:
+    """Give the guarantee, in a few words and in a sentence."""
+    if operation["bindings"]["mqtt"]["qos"] == 0:
+        return _AT_QOS_0
+    return _DELIVERY[operation["x-routemq-delivery"]]
+
+
 def _order(by: str) -> str:
     if by == "topic":
         return "Messages on one topic are handled one after the other, in the order in which they came."
@@ -271,11 +284,11 @@ def _order(by: str) -> str:
 
 def _example(verb: str, topic: str, message: dict[str, Any]) -> Markup:
     """Give the examples of ``message``, and the topic they go to."""
+    caption = tag("figcaption", f"{verb} ", tag("code", topic)) if topic else tag("figcaption", verb)
     shown = [
-        tag("figure", tag("figcaption", verb, " ", tag("code", topic)), tag("pre", tag("code", _coloured(one["payload"]))))
-        for one in message.get("examples", ())
+        tag("figure", caption, tag("pre", tag("code", _coloured(one["payload"])))) for one in message.get("examples", ())
     ]
-    return join(shown or [tag("figure", tag("figcaption", verb, " ", tag("code", topic)))])
+    return join(shown or [tag("figure", caption)])
 
 
 def _coloured(value: Any) -> Markup:
