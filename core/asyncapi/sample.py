@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import warnings
 
 _CLASSES = {"d": "0", "w": "a", "s": " ", "D": "a", "W": "-", "S": "a"}
 _CONTROL = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v"}
 _USUAL = ("text", "a", "A", "0", "1", "1.5", "AB", "12", "a1", "A1", "ABC-123", "abc-123", "a@b.example")
 _PRINTABLE = "a0A-_ " + "".join(map(chr, range(33, 127)))
-MOST_REPEATS = 100
+MOST_CHARACTERS = 1000
 
 
 def sample(pattern: str, shortest: int = 0, longest: int | None = None) -> str | None:
@@ -17,10 +18,13 @@ def sample(pattern: str, shortest: int = 0, longest: int | None = None) -> str |
     It knows literals, classes, groups, alternatives and repeats; None where that is not enough.
     """
     try:
-        expression = re.compile(pattern)
-    except re.error:
+        with warnings.catch_warnings():
+            # Pydantic's patterns are those of another library: what Python finds doubtful in them is no news to anybody.
+            warnings.simplefilter("ignore")
+            expression = re.compile(pattern)
+            made = _Reader(pattern).read()
+    except (re.error, RecursionError):
         return None
-    made = _Reader(pattern).read()
     longer = [one + one[-1] * (shortest - len(one)) for one in (*_USUAL, made or "") if one]
     for candidate in ([made] if made is not None else []) + longer:
         if shortest <= len(candidate) and (longest is None or len(candidate) <= longest) and expression.search(candidate):
@@ -60,7 +64,10 @@ class _Reader:
         parts: list[str] = []
         while self._peek() not in {"", "|", ")"}:
             part = self._one()
-            parts.append(part * self._repeats())
+            times = self._repeats()
+            if len(part) * times > MOST_CHARACTERS:
+                raise ValueError(times)
+            parts.append(part * times)
         return "".join(parts)
 
     def _one(self) -> str:
@@ -94,7 +101,8 @@ class _Reader:
             if self._pattern[self._at - 1] == "\\":
                 self._take()
         one = re.compile("[" + self._pattern[start : self._at])
-        return next(character for character in _PRINTABLE if one.match(character))
+        found = [character for character in _PRINTABLE if one.match(character)]
+        return found[0]
 
     def _group(self) -> str:
         silent = False
@@ -122,4 +130,4 @@ class _Reader:
         self._at = found.end()
         if found[1]:
             return 0 if found[1] == "?" else 1
-        return min(int(found[2] or 0), MOST_REPEATS)
+        return int(found[2] or 0)

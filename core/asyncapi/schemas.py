@@ -40,18 +40,16 @@ class Schemas:
     """The schemas of what comes in and of what goes out, by the keys that they are given with.
 
     ``components`` holds the models that they refer to, by name. Models of one name are told apart by their modules; one
-    that reads differently when it is written (where defaults are always there) is there as "-Input" and as "-Output".
+    that is written otherwise than it is read (with computed fields, say) is there as "-Input" and as "-Output".
     A type that pydantic has no JSON Schema for has none here.
     """
 
     def __init__(self, incoming: Mapping[str, Any], outgoing: Mapping[str, Any]) -> None:
         self._adapters = _adapters(incoming, "validation")
+        written = _adapters(outgoing, "serialization")
         inputs: list[tuple[tuple[str, Mode], Mode, TypeAdapter[Any]]] = [
             *(((key, "validation"), "validation", adapter) for key, adapter in self._adapters.items()),
-            *(
-                ((key, "serialization"), "serialization", adapter)
-                for key, adapter in _adapters(outgoing, "serialization").items()
-            ),
+            *(((key, "serialization"), _written_as(adapter), adapter) for key, adapter in written.items()),
         ]
         found, rest = TypeAdapter.json_schemas(inputs, ref_template=PREFIX + "{model}", schema_generator=_Generator)
         models = rest.get("$defs", {})
@@ -102,6 +100,16 @@ def _adapters(types: Mapping[str, Any], mode: Mode) -> dict[str, TypeAdapter[Any
             continue
         adapters[key] = adapter
     return adapters
+
+
+def _written_as(adapter: TypeAdapter[Any]) -> Mode:
+    """Give "validation" for what is written as it is read, so that its models are there once."""
+    try:
+        read = adapter.json_schema(mode="validation", schema_generator=_Generator)
+    except PydanticUserError:
+        return "serialization"
+    written = adapter.json_schema(mode="serialization", schema_generator=_Generator)
+    return "validation" if read == written else "serialization"
 
 
 def _short(names: Iterable[str]) -> dict[str, str]:

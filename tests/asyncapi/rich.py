@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, computed_field, field_validator
 from typing_extensions import TypedDict
 
 from core.controller import Controller
@@ -75,6 +75,18 @@ class Status(BaseModel):
 
     ok: bool = True
     took: float = Field(0, description="Seconds.")
+
+
+class Area(BaseModel):
+    """It is answered with more than it came with, and under the names of its fields."""
+
+    width: float = Field(alias="w")
+    height: float = Field(alias="h")
+
+    @computed_field
+    @property
+    def area(self) -> float:
+        return self.width * self.height
 
 
 class Odd(BaseModel):
@@ -145,6 +157,10 @@ async def echo(context: Context[Reading]) -> Reading:
     return context["payload"]
 
 
+async def area(context) -> Area:
+    return context["payload"]
+
+
 async def other_reading(context):
     pass
 
@@ -172,6 +188,7 @@ def build() -> Router:
     router.on("other", other_reading, schema=other.Reading)
     router.on("total", total, schema=Everything, reply="totals")
     router.on("points", total, schema=dict[str, Point])
+    router.on("area", area, schema=Area)
     router.on("odd", unreadable, schema=Odd)
     router.on("text/+/x", nothing, codec="text")
     router.on("raw/<path:rest>", nothing, codec="raw")
