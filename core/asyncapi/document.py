@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from core.asyncapi.address import address, converters
 from core.asyncapi.handler import NOTHING, UNKNOWN, docs, returned
+from core.asyncapi.request import CORRELATION_DATA, ERROR, ERROR_EXAMPLE, REPLY_ADDRESS, RESPONSE_TOPIC, headers
 from core.asyncapi.schemas import PREFIX, Schemas
-from core.codecs import CODECS
 from core.route import by_topic
 from core.topics import parse
 
@@ -24,37 +24,6 @@ VERSION = "3.0.0"
 BINDING = "0.2.0"
 RESPONSES = "responses"
 _CONTENT_TYPES = {"json": "application/json", "text": "text/plain", "raw": "application/octet-stream"}
-_CORRELATION = {
-    "description": "The Correlation Data of the request, which comes back with the reply.",
-    "location": "$message.header#/correlationData",
-}
-_RESPONSE_TOPIC = {
-    "type": "string",
-    "description": "Response Topic (MQTT 5): where to send the reply.",
-}
-_CORRELATION_DATA = {
-    "type": "string",
-    "description": "Correlation Data (MQTT 5): bytes of the requester's own, which tell its replies apart.",
-}
-_ERROR = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["type", "message"],
-            "properties": {
-                "type": {"type": "string", "description": "What kind of error it was."},
-                "message": {"type": "string", "description": "What was wrong, in one line."},
-                "fields": {
-                    "type": "array",
-                    "items": {"type": "string"},
-                    "description": "What was wrong with which field, where the payload did not fit its schema.",
-                },
-            },
-        }
-    },
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +139,7 @@ class _Document:
         """Give what a message says of where its reply goes: MQTT 5 alone has words for it."""
         if self._server.version != "5":
             return {}
-        headers = {"responseTopic": _RESPONSE_TOPIC, "correlationData": _CORRELATION_DATA}
-        return {"headers": {"type": "object", "properties": headers}, "correlationId": _CORRELATION}
+        return headers(responseTopic=RESPONSE_TOPIC, correlationData=CORRELATION_DATA)
 
     def _reply(self, key: str, route: Route) -> None:
         if not self._answers(route):
@@ -182,9 +150,10 @@ class _Document:
             channel = self._by_address.get(where) or _key(where, self._channels)
             if channel not in self._channels:
                 self._by_address[where] = channel
+                otherwise = ", unless the message names a response topic of its own" if self._server.version == "5" else ""
                 self._channels[channel] = {
                     "address": where,
-                    "description": "Replies are sent here, unless the message names a response topic of its own.",
+                    "description": f"Replies are sent here{otherwise}.",
                     **({"parameters": parameters} if parameters else {}),
                     "messages": {},
                 }
@@ -198,10 +167,7 @@ class _Document:
                     "messages": {},
                 },
             )
-            reply["address"] = {
-                "description": "Sent to the Response Topic of the request; without one nothing is sent.",
-                "location": "$message.header#/responseTopic",
-            }
+            reply["address"] = REPLY_ADDRESS
         reply["channel"] = _to("channels", channel)
         reply["messages"] = [
             _to("channels", channel, "messages", name) for name in self._replies(key, route, self._channels[channel])
@@ -213,7 +179,7 @@ class _Document:
         messages: dict[str, Any] = channel["messages"]
         added = []
         payload = self._schemas.outgoing(route.name)
-        correlated = {"correlationId": _CORRELATION, "headers": _headers()} if self._server.version == "5" else {}
+        correlated = headers(correlationData=CORRELATION_DATA) if self._server.version == "5" else {}
         if self._returned[route.name] is not NOTHING:
             name = _key(f"{key}.reply", messages)
             messages[name] = {
@@ -234,15 +200,11 @@ class _Document:
                 "summary": f"What `{key}` says of a message that could not be handled.",
                 "contentType": _content_type(route),
                 **correlated,
-                "payload": _ERROR,
-                **_examples([{"error": {"type": "ValueError", "message": "the value is out of range"}}]),
+                "payload": ERROR,
+                **_examples([ERROR_EXAMPLE]),
             }
             added.append(name)
         return added
-
-
-def _headers() -> dict[str, Any]:
-    return {"type": "object", "properties": {"correlationData": _CORRELATION_DATA}}
 
 
 def _extensions(route: Route) -> dict[str, Any]:
@@ -278,9 +240,9 @@ def _content_type(route: Route) -> str:
 
 def _unknown(route: Route) -> dict[str, Any] | None:
     """Give what can be said of a payload without a schema; None where that is nothing."""
-    if route.options.codec == "text" or route.options.codec is CODECS["text"]:
+    if route.options.codec == "text":
         return {"type": "string"}
-    if route.options.codec == "raw" or route.options.codec is CODECS["raw"]:
+    if route.options.codec == "raw":
         return {"type": "string", "format": "binary"}
     return None
 

@@ -9,27 +9,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from core.asyncapi.guarantee import delivery, order
 from core.asyncapi.html import Markup, inline, join, prose, tag
 from core.asyncapi.table import fields, kind, limits, resolve
 
-_DELIVERY = {
-    "at_least_once": (
-        "At least once",
-        "A message is acknowledged when its handler is done. After a crash it may be handled a second time.",
-    ),
-    "exactly_once": (
-        "Exactly once",
-        "What a message causes to be written is committed once, together with a record of the message.",
-    ),
-    "at_most_once": (
-        "At most once",
-        "A message is acknowledged on receipt and never tried again: it may be lost, and is never handled twice.",
-    ),
-}
-_AT_QOS_0 = (
-    "No guarantee",
-    "At QoS 0 a message is lost where the connection breaks or the worker dies before it is handled.",
-)
 _CREDENTIALS = {"userPassword": "a user name and a password", "X509": "a client certificate"}
 _PROTOCOLS = {
     "mqtt": "MQTT over TCP",
@@ -145,7 +128,7 @@ class _Page:
         return tag("section", *parts, id=f"op-{key}", class_="operation", data_search=search)
 
     def _chips(self, operation: dict[str, Any], messages: list[dict[str, Any]]) -> Markup:
-        name, _ = _delivery(operation)
+        name, _ = delivery(operation)
         chips = [f"QoS {operation['bindings']['mqtt']['qos']}", name]
         if "x-routemq-batch" in operation:
             chips.append(f"handled in lists of up to {operation['x-routemq-batch']:,}")
@@ -192,7 +175,7 @@ class _Page:
         return join([*parts, table])
 
     def _guarantee(self, operation: dict[str, Any], channel: dict[str, Any]) -> Markup:
-        facts: list[tuple[str, str]] = [_delivery(operation), ("Order", _order(operation["x-routemq-order-by"]))]
+        facts: list[tuple[str, str]] = [delivery(operation), ("Order", order(operation))]
         if "x-routemq-dedup" in operation:
             dedup = tag("code", operation["x-routemq-dedup"])
             facts.append(("Repeats", join(["Of messages with the same key (", dedup, ") only the first is handled."])))
@@ -263,23 +246,6 @@ def _title(operation: dict[str, Any]) -> str:
 
 def _search(address: str, operation: dict[str, Any], key: str) -> str:
     return f"{address} {_title(operation)} {key}".lower()
-
-
-def _delivery(operation: dict[str, Any]) -> tuple[str, str]:
-    """Give the guarantee, in a few words and in a sentence."""
-    if operation["bindings"]["mqtt"]["qos"] == 0:
-        return _AT_QOS_0
-    return _DELIVERY[operation["x-routemq-delivery"]]
-
-
-def _order(by: str) -> str:
-    if by == "topic":
-        return "Messages on one topic are handled one after the other, in the order in which they came."
-    if by == "nothing":
-        return "Messages are handled side by side, in no order."
-    if by.startswith("{"):
-        return inline(f"Messages with the same `{by}` are handled one after the other, in the order in which they came.")
-    return inline(f"Messages with the same key, given by `{by}`, are handled one after the other.")
 
 
 def _example(verb: str, topic: str, message: dict[str, Any]) -> Markup:
