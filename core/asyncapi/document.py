@@ -220,6 +220,8 @@ def _extensions(route: Route) -> dict[str, Any]:
         found["x-routemq-order-by"] = f"{{{order}}}" if isinstance(order, str) else _name(order)
     if dedup is not None:
         found["x-routemq-dedup"] = dedup if isinstance(dedup, str) else _name(dedup)
+    if isinstance(options.codec, str):
+        found["x-routemq-codec"] = options.codec
     if options.batch is not None:
         found["x-routemq-batch"] = options.batch
     return found

@@ -179,6 +179,8 @@ class _Page:
         if "x-routemq-dedup" in operation:
             dedup = tag("code", operation["x-routemq-dedup"])
             facts.append(("Repeats", join(["Of messages with the same key (", dedup, ") only the first is handled."])))
+        if "x-routemq-codec" in operation:
+            facts.append(("Codec", tag("code", operation["x-routemq-codec"])))
         facts.append(("Channel", inline(channel["description"])))
         facts.append(("Handler", tag("code", operation["x-routemq-handler"])))
         return join([tag("h3", "Delivery"), _facts(facts)])

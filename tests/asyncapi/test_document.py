@@ -146,6 +146,7 @@ def test_options_are_told(document):
     assert operations["echo"]["x-routemq-delivery"] == "at_most_once"
     assert operations["echo"]["x-routemq-order-by"] == "{u}"
     assert operations["echo"]["x-routemq-handler"] == "echo"
+    assert [operations[key]["x-routemq-codec"] for key in ("echo", "nothing", "nothing_2")] == ["json", "text", "raw"]
 
 
 def test_parameters_say_what_they_take(document):
