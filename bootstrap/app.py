@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from bootstrap import storage
 from bootstrap.status import StatusLine, start_block
+from core.codecs import Limits
 from core.database import ambient
 from core.delivery.acknowledge import Acknowledgements
 from core.delivery.consumer import Consumer
@@ -90,6 +91,7 @@ class Application:
             options.client_id,
             Retry(settings.retry_attempts, settings.retry_first, settings.retry_factor, settings.retry_most),
             settings.handler_timeout,
+            Limits(settings.max_payload_bytes, settings.max_payload_depth),
         )
         exactly_once = await self._exactly_once(options, publisher)
         self._consumer = Consumer(

@@ -7,6 +7,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from core.codecs.limits import DEFAULT, Limits
 from core.database.fault import Fault, fault_of
 from core.delivery.dead_letters import DeadLetter
 from core.delivery.failure_log import FailureLog
@@ -46,7 +47,7 @@ class Dispatch:
     """Runs handlers and carries out what is decided about their messages.
 
     ``dead_letters`` is where messages go that cannot be handled, ``last_resort`` where they go should that refuse one.
-    ``retry`` and ``timeout`` (seconds) hold for routes that name none of their own.
+    ``retry`` and ``timeout`` (seconds) hold for routes that name none of their own, ``limits`` for all bodies.
     """
 
     def __init__(
@@ -59,13 +60,14 @@ class Dispatch:
         client_id: str,
         retry: Retry,
         timeout: float,
+        limits: Limits = DEFAULT,
     ) -> None:
         self.failures = FailureLog(log)
         self._ledger = ledger
         self._acknowledgements = acknowledgements
         self._dead_letters = dead_letters
         self._last_resort = last_resort
-        self.runs = Runs(publish, timeout)
+        self.runs = Runs(publish, timeout, limits)
         self._client_id = client_id
         self._retry = retry
         self.outage = Outage(log)
@@ -132,7 +134,7 @@ class Dispatch:
             self.failures.failed(delivery, error, "dropped, as the route is at_most_once")
             self._ledger.failed += 1
             return
-        dead_letter = DeadLetter.of(delivery, error, self._client_id)
+        dead_letter = DeadLetter.of(delivery, error, self._client_id, self.runs.limits)
         while True:
             try:
                 await self._store(dead_letter, partial(unit.bury, delivery=delivery) if unit is not None else None)
