@@ -16,6 +16,7 @@ LARGE = 65_536
 """Bytes of a body from which on a list is read until its first bad item only: millions of faults would take seconds."""
 MOST_SHOWN = 60
 MOST_PATH = 120
+MOST_WANTED = 150
 
 _WANTED = {
     **dict.fromkeys(("model_type", "dataclass_type", "dict_type", "mapping_type", "model_attributes_type"), "an object"),
@@ -27,7 +28,7 @@ _WANTED = {
     "none_required": "null",
     "extra_forbidden": "no field of this name",
 }
-_PREFIXES = ("Input should be ", "Value error, ", "Assertion failed, ")
+_EXPECTED, _RAISED = "Input should be ", "Value error, "
 
 
 class Schema:
@@ -108,13 +109,17 @@ def _line(fault: Any) -> str:
     where = path if len(path) <= MOST_PATH else path[: MOST_PATH - 3] + "..."
     if fault["type"] == "missing":
         return f"{where}: missing, expected this field; there was {shown(fault['input'])}"
-    wanted = _WANTED.get(fault["type"])
-    if wanted is None:
-        wanted = " ".join(fault["msg"].split())
-        for prefix in _PREFIXES:
-            wanted = wanted.removeprefix(prefix)
-        wanted = wanted if len(wanted) <= 2 * MOST_SHOWN else wanted[: 2 * MOST_SHOWN - 3] + "..."
-    return f"{where or 'the payload'}: got {shown(fault['input'])}, expected {wanted}"
+    return f"{where or 'the payload'}: got {shown(fault['input'])}{_wanted(fault)}"
+
+
+def _wanted(fault: Any) -> str:
+    known = _WANTED.get(fault["type"])
+    if known is not None:
+        return f", expected {known}"
+    said = " ".join(fault["msg"].split())
+    wanted = said.removeprefix(_EXPECTED)
+    text = f", expected {wanted}" if wanted != said else f"; {said.removeprefix(_RAISED)}"
+    return text if len(text) <= MOST_WANTED else text[: MOST_WANTED - 3] + "..."
 
 
 def _part(part: int | str) -> str:

@@ -75,7 +75,13 @@ def _unzstd(body: bytes, limits: Limits) -> bytes:
         declared = size != library.CONTENTSIZE_UNKNOWN
         if declared and size > limits.bytes:
             raise _too_large("zstd", limits)
-        return bytes(decompressor.decompress(body, max_output_size=limits.bytes, allow_extra_data=False))
+        found = bytes(decompressor.decompress(body, max_output_size=limits.bytes, allow_extra_data=False))
+        if not declared:
+            # Behind a frame that does not say its size it passes over whatever follows.
+            again = decompressor.decompressobj()
+            again.decompress(body)
+            if again.unused_data:
+                raise _broken("zstd", "something follows after its end", body)
     except library.ZstdError as error:
         why = str(error).removeprefix("decompression error: ")
         if "full frame" in why:
@@ -84,6 +90,7 @@ def _unzstd(body: bytes, limits: Limits) -> bytes:
                 raise _too_large("zstd", limits) from None
             why = "it is cut off"
         raise _broken("zstd", why, body) from None
+    return found
 
 
 COMPRESSIONS = {

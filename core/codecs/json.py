@@ -28,7 +28,7 @@ _FLAT = bytes.maketrans(b"123456789E", b"000000000e")
 _MANY_DIGITS = b"0" * 200
 # For looking at brackets: one that opens is a step of 1, one that closes of -1, as a signed byte.
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
-_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}"'))
 
 
 class Json:
@@ -87,7 +87,10 @@ def check_nesting(body: bytes, depth: int) -> None:
         return
     if b"\\" in body:
         body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    steps = b"".join(body.split(b'"')[::2]).translate(_STEPS, _NO_BRACKETS)
+    # What stands between the first two quotes is a string, and so on; most have no brackets in them.
+    steps = body.translate(_STEPS, _NO_BRACKETS).replace(b'""', b"")
+    if b'"' in steps:
+        steps = b"".join(steps.split(b'"')[::2])
     if max(accumulate(memoryview(steps).cast("b")), default=0) > depth:
         raise too_deep(depth)
 
