@@ -89,7 +89,7 @@ def _unzstd(body: bytes, limits: Limits) -> bytes:
             if len(decompressor.stream_reader(body).read(limits.bytes + 1)) > limits.bytes:
                 raise _too_large("zstd", limits) from None
             why = "it is cut off"
-        raise _broken("zstd", why, body) from None
+        raise _broken("zstd", "it is cut off" if "not enough data" in why else why, body) from None
     return found
 
 

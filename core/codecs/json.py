@@ -47,7 +47,7 @@ class Json:
         try:
             if _EVERY_SIXTH.search(body[::6]) is not None and _LONG_NUMBER.search(body) is not None:
                 return _exactly(body.decode())
-            return orjson.loads(body)
+            return _read(body)
         except UnicodeEncodeError:
             raise PayloadError(f"the body is not JSON: half a surrogate pair, it begins {begin(body)}") from None
         except UnicodeDecodeError as error:
@@ -106,6 +106,16 @@ def may_overflow(body: bytes) -> bool:
 def has_many_digits(body: bytes) -> bool:
     """Say whether a JSON text has so many digits in a row that a float might not hold them."""
     return _MANY_DIGITS in body.translate(_FLAT)
+
+
+def _read(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except ValueError as error:
+        if "UTF-8" in str(error) and not body.startswith(b"\xef\xbb\xbf"):
+            # It says of all such bodies that they have surrogates.
+            body.decode()
+        raise
 
 
 def _exactly(text: str) -> Any:

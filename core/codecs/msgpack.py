@@ -58,7 +58,8 @@ class MessagePack:
 
 
 def _why(error: Exception) -> str:
-    if isinstance(error, msgpack.OutOfData) or "incomplete" in str(error):
+    said = str(error)
+    if isinstance(error, msgpack.OutOfData) or "incomplete" in said or "exceeds max_" in said:
         return "it is cut off, or a length in it is wrong"
     if isinstance(error, msgpack.ExtraData):
         return "something follows after its end"
