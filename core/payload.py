@@ -106,8 +106,8 @@ def _take(codec: Codec, schema: Schema | None) -> _Take:
         return take_json
     check = schema.check
     if isinstance(codec, Protobuf):
-        return lambda body, depth: check(to_dict(decode(body, depth)))
-    return lambda body, depth: check(decode(body, depth))
+        return lambda body, depth: check(to_dict(decode(body, depth)), len(body))
+    return lambda body, depth: check(decode(body, depth), len(body))
 
 
 def _decoder(codec: Codec) -> _Take:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_origin
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cached_property, partial
+from typing import Any, get_origin
 
-from pydantic import FailFast, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import SchemaValidator
 
 from core.codecs.json import JSON, has_many_digits, may_overflow
 from core.errors import PayloadError, RouteError, SchemaError, one_line
@@ -13,7 +17,7 @@ MOST_LINES = 50
 MOST_COUNTED = 1_000
 """Faults that are looked at one by one; each costs the more the more there are."""
 LARGE = 65_536
-"""Bytes of a body from which on a list is read until its first bad item only: millions of faults would take seconds."""
+"""Bytes of a body from which on a list is read until its first bad item only: millions of faults take seconds."""
 MOST_SHOWN = 60
 MOST_PATH = 120
 MOST_WANTED = 150
@@ -28,6 +32,9 @@ _WANTED = {
     "none_required": "null",
     "extra_forbidden": "no field of this name",
 }
+_LISTS = frozenset({"list", "set", "frozenset", "tuple"})
+_NOT_SCHEMAS = frozenset({"default", "expected", "metadata", "serialization"})
+"""Parts of a core schema that are values, or of no use here."""
 _EXPECTED, _RAISED = "Input should be ", "Value error, "
 
 
@@ -36,51 +43,71 @@ class Schema:
 
     def __init__(self, schema: Any) -> None:
         self._adapter = _adapter(schema)
-        self._first = _adapter(Annotated[schema, FailFast()]) if get_origin(schema) in {list, set, frozenset} else None
+
+    @cached_property
+    def _quick(self) -> SchemaValidator | TypeAdapter[Any]:
+        """The same, but that each list ends at its first bad item."""
+        schema = _ending_early(self._adapter.core_schema)
+        # The validators that models have already would not; an older pydantic, without this word, takes them.
+        tries: tuple[dict[str, Any], ...] = ({"_use_prebuilt": False}, {})
+        for options in tries:
+            with suppress(Exception):
+                return SchemaValidator(schema, **options)
+        return self._adapter
 
     def read_json(self, body: bytes) -> Any:
         """Give the object that a JSON text holds, checked from the bytes in one pass. Raises PayloadError."""
-        adapter = self._adapter
-        if len(body) > LARGE and self._first is not None:
-            adapter = self._first
         if may_overflow(body):
             # What JSON does not allow is refused here; names and texts may hold such words.
             value = JSON.decode(body)
             if has_many_digits(body):
                 # From the bytes a float would become infinite.
-                return self.check(value)
+                return self.check(value, len(body))
         try:
-            return adapter.validate_json(body)
+            return (self._quick if len(body) > LARGE else self._adapter).validate_json(body)
         except ValidationError as error:
             failed = error
         if failed.error_count() == 1 and failed.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid":
             # The decoder says better what is wrong; pydantic's reader has a limit of its own for nesting.
             JSON.decode(body)
-            raise PayloadError("the body is nested too deeply for a schema") from None
-        raise self._refusal(failed, body) from None
+            if "recursion limit" in str(failed):
+                raise PayloadError("the body is nested too deeply for a schema, more than 200 lists and maps") from None
+        if failed.error_count() > MOST_COUNTED:
+            raise _refusal(failed, partial(self._quick.validate_json, body)) from None
+        raise _refusal(failed) from None
 
-    def check(self, value: Any) -> Any:
-        """Give the object that a decoded ``value`` stands for. Raises SchemaError."""
+    def check(self, value: Any, size: int) -> Any:
+        """Give the object that a ``value`` stands for, which was decoded of ``size`` bytes. Raises SchemaError."""
         try:
-            return self._adapter.validate_python(value)
+            return (self._quick if size > LARGE else self._adapter).validate_python(value)
         except ValidationError as error:
             failed = error
-        raise self._refusal(failed) from None
+        if failed.error_count() > MOST_COUNTED:
+            raise _refusal(failed, partial(self._quick.validate_python, value)) from None
+        raise _refusal(failed) from None
 
-    def _refusal(self, failed: ValidationError, body: bytes | None = None) -> SchemaError:
-        faults = failed.error_count()
-        if faults > MOST_COUNTED:
-            first = self._first_fault(body)
-            return SchemaError([f"{faults:,} faults, too many to list" + (", the first of them:" if first else ""), *first])
+
+def _ending_early(schema: Any) -> Any:
+    """Give a copy of a core schema in which each list ends at its first bad item."""
+    if isinstance(schema, list):
+        return [_ending_early(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    copy = {name: part if name in _NOT_SCHEMAS else _ending_early(part) for name, part in schema.items()}
+    return copy | {"fail_fast": True} if copy.get("type") in _LISTS else copy
+
+
+def _refusal(failed: ValidationError, again: Callable[[], Any] | None = None) -> SchemaError:
+    """Give the error; ``again`` validates once more, to the first bad item of each list, where there are too many."""
+    if again is None:
         return SchemaError(explain(failed))
-
-    def _first_fault(self, body: bytes | None) -> list[str]:
-        if self._first is not None and body is not None:
-            try:
-                self._first.validate_json(body)
-            except ValidationError as error:
-                return explain(error)
-        return []
+    faults = failed.error_count()
+    try:
+        again()
+    except ValidationError as error:
+        if error.error_count() <= MOST_COUNTED:
+            return SchemaError([f"{faults:,} faults, too many to list, the first of them:", *explain(error)])
+    return SchemaError([f"{faults:,} faults, too many to list"])
 
 
 def _adapter(schema: Any) -> TypeAdapter[Any]:

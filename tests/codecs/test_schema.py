@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from datetime import datetime
 from typing import Annotated, Any, ForwardRef, Literal
 
 import msgpack
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, Json, field_validator
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from core.codecs import Limits
@@ -74,6 +75,12 @@ class Exact(BaseModel):
 
 class Tree(BaseModel):
     children: list[Tree] = []
+
+
+class Site(BaseModel):
+    tree: Tree
+    readings: list[Reading]
+    note: Any = Field(default={"type": "list"})
 
 
 Event = Annotated[Temperature | Door, Field(discriminator="kind")]
@@ -174,6 +181,17 @@ def test_many_faults_are_counted():
     # Of a large list the first bad item is enough, as looking at millions takes seconds.
     lines = report(list[Reading], b"[" + b"1," * 1_000_000 + b"1]")
     assert lines == ["0: got 1, expected an object"]
+    for codec, body in (
+        ("json", b'{"tree": {}, "readings": [' + b"1," * 1_000_000 + b"1]}"),
+        ("msgpack", msgpack.packb({"tree": {}, "readings": [1] * 1_000_000})),
+    ):
+        began = time.process_time()
+        assert report(Site, body, codec) == ["readings.0: got 1, expected an object"]
+        assert time.process_time() - began < 2
+    many = {"tree": {}, "readings": [{"value": number} for number in range(10_000)]}
+    assert read(Site, json.dumps(many).encode()).readings[-1] == Reading(value=9_999)
+    lines = report(dict[str, int], json.dumps({str(number): "x" for number in range(2_000)}).encode())
+    assert lines == ["2,000 faults, too many to list"]
 
 
 def test_json_is_as_strict_as_without_a_schema():
@@ -195,6 +213,20 @@ def test_json_is_as_strict_as_without_a_schema():
     assert read(Exact, b'{"number": 1, "number": 2, "anything": {"a": 1, "a": 2}}') == Exact(number=2, anything={"a": 2})
     for large in (2**64, 10**60, 10**400):
         assert read(Exact, b'{"number": %d, "anything": [%d]}' % (large, large)) == Exact(number=large, anything=[large])
+
+
+def test_json_within_json_is_told_as_a_field():
+    class Wrapped(BaseModel):
+        inner: Json[int]
+
+    assert read(Wrapped, b'{"inner": "5"}').inner == 5
+    (line,) = report(Wrapped, b'{"inner": "x"}')
+    assert line.startswith("inner: got 'x'; Invalid JSON")
+    deep = Limits(depth=500)
+    body = b'{"number": 1, "anything": ' + b"[" * 300 + b"]" * 300 + b"}"
+    assert reader("json")(Message("t", body), deep)["number"] == 1
+    with pytest.raises(PayloadError, match="nested too deeply for a schema"):
+        reader("json", Exact)(Message("t", body), deep)
 
 
 def test_a_schema_that_cannot_be_is_refused_at_registration():
