@@ -81,9 +81,10 @@ JSON = Json()
 def check_nesting(body: bytes, depth: int) -> None:
     """Raise PayloadError where lists and objects of a JSON text are nested more than ``depth`` levels deep.
 
-    The number of brackets is enough to know for ordinary messages; else they are added up, each outside of strings.
+    The size or the number of brackets is enough to know for ordinary messages; else those outside of strings are added up.
     """
-    if body.count(b"[") + body.count(b"{") <= depth:
+    # A level takes two bytes at least.
+    if len(body) <= 2 * depth or body.count(b"[") + body.count(b"{") <= depth:
         return
     if b"\\" in body:
         body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
