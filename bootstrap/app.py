@@ -15,6 +15,7 @@ from bootstrap import storage
 from bootstrap.status import StatusLine, start_block
 from core import __version__
 from core.clock import SystemClock
+from core.codecs import Limits
 from core.database import ambient
 from core.delivery.acknowledge import Acknowledgements
 from core.delivery.claims import ClaimTable
@@ -108,6 +109,7 @@ class Application:
             options.client_id,
             Retry(settings.retry_attempts, settings.retry_first, settings.retry_factor, settings.retry_most),
             settings.handler_timeout,
+            Limits(settings.max_payload_bytes, settings.max_payload_depth),
         )
         exactly_once = await self._exactly_once(options, publisher)
         self._consumer = Consumer(

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from bootstrap import storage
 from bootstrap.progress import progress
+from core.codecs import Limits
 from core.delivery.again import every, run_again
 from core.delivery.runs import Runs
 from core.discovery import discover
@@ -57,7 +58,9 @@ async def list_them(settings: Settings, console: Console, *, route: str | None, 
     for stored in latest:
         letter = stored.letter
         when = letter.last_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        table.add_row(str(stored.id), when, letter.topic, letter.route or "-", str(letter.attempts), letter.reason)
+        table.add_row(
+            str(stored.id), when, letter.topic, letter.route or "-", str(letter.attempts), letter.reason.replace("\n", "; ")
+        )
     if latest:
         console.print(table, markup=False)
     of = f" of {total:,}" if len(latest) < total else ""
@@ -88,7 +91,7 @@ async def show(settings: Settings, console: Console, number: int) -> int:
         "last": letter.last_at.isoformat(),
         "client": letter.client_id,
         "error": letter.error,
-        "reason": letter.reason,
+        "reason": letter.reason.replace("\n", "\n" + " " * 11),
         "body": f"{len(letter.body):,} bytes",
     }
     for name, value in rows.items():
@@ -105,7 +108,7 @@ async def replay(settings: Settings, console: Console, numbers: Sequence[int], *
     router.freeze()
     async with _opened(settings) as dead_letters, _publisher(settings) as publish:
         chosen = await _chosen(dead_letters, numbers, route, all_=all_)
-        runs = Runs(publish, settings.handler_timeout)
+        runs = Runs(publish, settings.handler_timeout, Limits(settings.max_payload_bytes, settings.max_payload_depth))
         try:
             with progress(console, "dead letters", None) as advance:
                 tally = await run_again(router, runs, dead_letters, chosen, advance)

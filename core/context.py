@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypedDict, TypeVar
 from core.message import Properties
 
 if TYPE_CHECKING:
+    from core.codecs import Limits
     from core.message import Message
     from core.router import Route
 
@@ -31,9 +32,10 @@ class Publish(Protocol):
 class Context(TypedDict, Generic[P]):
     """One run of a handler.
 
-    ``payload`` is what the route's codec made of ``body``. ``params`` are the topic's parameters, converted.
-    ``received_at`` is the time of the first receipt, aware, in UTC. ``attempt`` counts the runs of this message from 1.
-    ``message_id`` is unique for each received message and stays the same from run to run. ``state`` is for middleware.
+    ``payload`` is what the route's codec made of ``body``, or an object of its schema, as in ``Context[Reading]``.
+    ``params`` are the topic's parameters, converted. ``received_at`` is the time of the first receipt, aware, in UTC.
+    ``attempt`` counts the runs of this message from 1. ``message_id`` is unique for each received message and stays the
+    same from run to run. ``state`` is for middleware.
     """
 
     topic: str
@@ -68,12 +70,13 @@ def build(
     message_id: str,
     attempt: int,
     publish: Publish,
+    limits: Limits,
 ) -> Context[Any]:
     """Give the context of one run; ``received_at`` is in seconds since the epoch. Raises PayloadError."""
     return {
         "topic": message.topic,
         "params": dict(params),
-        "payload": route.decode(message.body),
+        "payload": route.read(message, limits),
         "body": message.body,
         "qos": message.qos,
         "retain": message.retain,

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from core.route import Route
+
 
 class RouteMQError(Exception):
     """The parent of all errors that RouteMQ raises itself."""
@@ -78,7 +80,14 @@ class MessageError(RouteMQError):
 
 
 class NoRouteError(MessageError):
-    """A message whose topic no route takes, although a subscription brought it."""
+    """A message whose topic no route takes, although a subscription brought it.
+
+    ``near`` is the route that would take it, were it not for the converters of its parameters.
+    """
+
+    def __init__(self, message: str, near: Route | None = None) -> None:
+        super().__init__(message)
+        self.near = near
 
 
 class PayloadError(MessageError):

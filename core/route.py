@@ -10,11 +10,12 @@ from dataclasses import dataclass, fields
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from core.codecs import CODECS, Codec
+from core.codecs import CodecLike
 from core.controller import Controller, instance
 from core.errors import RouteError, TopicError
 from core.message import Message
 from core.middleware import Handler, MiddlewareLike, fold
+from core.payload import Read, reader, writer
 from core.topics import covers, parse
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Options(TypedDict, total=False):
 
     qos: Literal[0, 1]
     schema: Any
-    codec: str | Codec
+    codec: CodecLike
     delivery: Literal["at_least_once", "at_most_once", "exactly_once"]
     order_by: OrderBy
     retry: Retry | None
@@ -55,8 +56,9 @@ class Options(TypedDict, total=False):
 class RouteOptions:
     """The options of a route, decided when it is registered.
 
-    ``qos``: the highest QoS its messages are wanted at. ``codec``: "json", "text", "raw", or an object with the two
-    methods of ``core.codecs.Codec``. ``delivery``: "at_least_once" (acknowledged when the handler has returned),
+    ``qos``: the highest QoS its messages are wanted at. ``codec``: "json", "text", "raw", "msgpack" or "cbor", as they
+    are or as in "json+zstd"; "auto" (by the message's content type), ``protobuf(MessageClass)``, or an object with the
+    two methods of ``core.codecs.Codec``. ``delivery``: "at_least_once" (acknowledged when the handler has returned),
     "exactly_once" (its writes are committed with a record of the message, once) or
     "at_most_once" (acknowledged on receipt, for data that may be lost). ``order_by``: the ordering key, a
     parameter's name or a callable that takes the Message; None for no order; by default the topic. ``retry`` and
@@ -69,7 +71,7 @@ class RouteOptions:
 
     qos: int = 1
     schema: Any = None
-    codec: str | Codec = "json"
+    codec: CodecLike = "json"
     delivery: str = "at_least_once"
     order_by: OrderBy = by_topic
     retry: Retry | None = None
@@ -83,7 +85,7 @@ class RouteOptions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Route:
-    """A registered route. ``call`` runs its handler within its middleware, ``decode`` gives the payload of a body.
+    """A registered route. ``call`` runs its handler within its middleware, ``read`` gives the payload of a message.
 
     ``given`` are the options as they were given, ``handler`` and ``middleware`` likewise: an including router starts from
     them. ``defined_at`` is where, as "app/routers/devices.py:12".
@@ -97,7 +99,7 @@ class Route:
     given: Options
     middleware: tuple[MiddlewareLike, ...]
     call: Handler
-    decode: Callable[[bytes], Any]
+    read: Read
     encode: Callable[[Any], bytes]
     content_type: str | None
     reply_topic: Callable[[Mapping[str, Any]], str] | None
@@ -139,11 +141,10 @@ def make_route(
             f"{where}: middleware runs around one message, and batch={options.batch} gives the handler many; call what the "
             "middleware does from the handler, or leave one of the two out"
         )
-    codec = CODECS.get(options.codec) if isinstance(options.codec, str) else options.codec
-    if codec is None:
-        raise RouteError(f"{where}: there is no codec {options.codec!r}; there are {', '.join(CODECS)}")
     bound, name = _bind(handler, where)
     try:
+        read = reader(options.codec, options.schema)
+        encode, content_type = writer(options.codec)
         call = fold(bound, middleware)
     except RouteError as error:
         raise RouteError(f"{where}: {error}") from error
@@ -156,9 +157,9 @@ def make_route(
         given,
         tuple(middleware),
         call,
-        codec.decode,
-        codec.encode,
-        getattr(codec, "content_type", None),
+        read,
+        encode,
+        content_type,
         _reply_topic(options.reply, pattern, where),
         defined_at,
     )

@@ -168,19 +168,24 @@ class Router:
         """Give the first registered route that takes ``topic``. Raises NoRouteError, which says what came nearest."""
         found = self._root._find(topic)
         if found is None:
-            raise NoRouteError(self._root._why_none(topic))
+            raise self._root._why_none(topic)
         number, params = found
         return Match(self._root._routes[number], params)
 
-    def _why_none(self, topic: str) -> str:
-        near = self._tree.near(topic)
+    def _why_none(self, topic: str) -> NoRouteError:
+        pattern = self._tree.near(topic)
         shown = topic if len(topic) <= 200 else topic[:200] + "..."
+        near = next((route for route in self._routes if route.pattern is pattern), None)
         if near is None:
-            return f"no route takes the topic {shown!r}"
-        for segment, level in zip(near.segments, topic.split("/"), strict=False):
-            if isinstance(segment, Level) and not takes(segment.converter, level):
-                return f"no route takes the topic {shown!r}: {level[:60]!r} is no {segment.converter.name} for {near.text!r}"
-        return f"no route takes the topic {shown!r}"
+            return NoRouteError(f"no route takes the topic {shown!r}")
+        refused = [
+            f"{level[:60]!r} is no {segment.converter.name} for {segment.name!r}"
+            for segment, level in zip(near.pattern.segments, topic.split("/"), strict=False)
+            if isinstance(segment, Level) and not takes(segment.converter, level)
+        ]
+        return NoRouteError(
+            f"no route takes the topic {shown!r}: {', '.join(refused)} in {near.pattern.text!r}", near if refused else None
+        )
 
     # -- subscribing ---------------------------------------------------------------------------------------------------
 

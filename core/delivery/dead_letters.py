@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sqlalchemy import delete, func, insert, select
 
+from core.codecs.limits import DEFAULT, Limits
 from core.delivery.tables import dead_letters
-from core.errors import one_line
+from core.errors import NoRouteError, SchemaError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -23,11 +24,12 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from core.delivery.delivery import Delivery
-    from core.message import Properties
+    from core.message import Message, Properties
 
 log = logging.getLogger("routemq.delivery")
 
 MOST_TRACEBACK = 20_000
+MOST_REASON = 8_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,8 @@ class DeadLetter:
     client_id: str
 
     @classmethod
-    def of(cls, delivery: Delivery, error: BaseException, client_id: str) -> DeadLetter:
-        """Make the dead letter of ``delivery``, which failed for the last time with ``error``."""
+    def of(cls, delivery: Delivery, error: BaseException, client_id: str, limits: Limits = DEFAULT) -> DeadLetter:
+        """Make the dead letter of ``delivery``, which failed for the last time with ``error``; ``limits`` of bodies."""
         message = delivery.message
         frames = None
         if delivery.refused is None and error.__traceback__ is not None:
@@ -64,13 +66,31 @@ class DeadLetter:
             route=delivery.route.name if delivery.route else None,
             error=type(error).__qualname__,
             # PostgreSQL's text holds no NUL, and an exception's message may.
-            reason=one_line(error).replace("\0", "\\x00"),
+            reason=_reason(delivery.message, error, limits).replace("\0", "\\x00"),
             traceback=frames,
             attempts=delivery.attempt,
             first_at=datetime.fromtimestamp(delivery.first_at, UTC),
             last_at=datetime.now(UTC),
             client_id=client_id,
         )
+
+
+def _reason(message: Message, error: BaseException, limits: Limits) -> str:
+    """Give the reason in one line, and in more where a schema was not met: the whole report, of 8,000 characters at most."""
+    if isinstance(error, SchemaError):
+        return f"{type(error).__name__}: {error.report}"[:MOST_REASON]
+    if not isinstance(error, NoRouteError):
+        return one_line(error)
+    reason = f"{type(error).__name__}: {error}"
+    if error.near is not None and error.near.options.schema is not None:
+        # The topic's parameters and the payload are one message to its sender: all that is wrong with it in one report.
+        try:
+            error.near.read(message, limits)
+        except SchemaError as faults:
+            reason += f"\n{faults.report}"
+        except Exception as fault:  # noqa: BLE001 - a codec or a schema's own code
+            reason += f"\n{one_line(fault, name=False)}"
+    return reason[:MOST_REASON]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from core.clock import SystemClock
+from core.codecs.limits import DEFAULT, Limits
 from core.database.fault import Fault, fault_of
 from core.delivery.dead_letters import DeadLetter
 from core.delivery.failure_log import FailureLog
@@ -62,8 +63,8 @@ class Dispatch:
     """Runs handlers and carries out what is decided about their messages.
 
     ``dead_letters`` is where messages go that cannot be handled, ``last_resort`` where they go should that refuse one.
-    ``retry`` and ``timeout`` (seconds) hold for routes that name none of their own. ``clock`` is where pauses between runs
-    take their time from, and ``observer`` is told of the outcome of each run.
+    ``retry`` and ``timeout`` (seconds) hold for routes that name none of their own, ``limits`` for all bodies. ``clock`` is
+    where pauses between runs take their time from, and ``observer`` is told of the outcome of each run.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Dispatch:
         client_id: str,
         retry: Retry,
         timeout: float,
+        limits: Limits = DEFAULT,
         *,
         clock: Clock | None = None,
         observer: Observer | None = None,
@@ -85,10 +87,10 @@ class Dispatch:
         self._acknowledgements = acknowledgements
         self._dead_letters = dead_letters
         self._last_resort = last_resort
-        self.runs = Runs(publish, timeout)
         self._publish = publish
         self._clock = clock or SystemClock()
         self._observer = observer
+        self.runs = Runs(publish, timeout, limits)
         self._client_id = client_id
         self._retry = retry
         self.outage = Outage(log)
@@ -164,7 +166,7 @@ class Dispatch:
             self._ledger.failed += 1
             await self._tell(delivery, error)
             return
-        dead_letter = DeadLetter.of(delivery, error, self._client_id)
+        dead_letter = DeadLetter.of(delivery, error, self._client_id, self.runs.limits)
         while True:
             try:
                 await self._store(dead_letter, partial(unit.bury, delivery=delivery, error=error) if unit else None)

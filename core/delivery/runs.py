@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from core.codecs.limits import DEFAULT, Limits
 from core.context import build
 from core.delivery.deadlines import Deadlines
 from core.delivery.dedup import once
@@ -21,9 +22,13 @@ if TYPE_CHECKING:
 
 
 class Runs:
-    """Runs handlers; ``timeout`` (seconds) holds for routes that name none, ``publish`` is what contexts publish with."""
+    """Runs handlers; ``timeout`` (seconds) holds for routes that name none, ``publish`` is what contexts publish with.
 
-    def __init__(self, publish: Publish, timeout: float) -> None:
+    ``limits`` hold for the bodies.
+    """
+
+    def __init__(self, publish: Publish, timeout: float, limits: Limits = DEFAULT) -> None:
+        self.limits = limits
         self._publish = publish
         self._timeout = timeout
         self._deadlines = Deadlines()
@@ -122,6 +127,7 @@ class Runs:
             delivery.message_id,
             delivery.attempt,
             publish or self._publish,
+            self.limits,
         )
 
     async def _call(self, call: Handler, argument: Any, delivery: Delivery, timeout: float) -> BaseException | None:

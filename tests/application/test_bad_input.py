@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 from tests.waiting import until
@@ -43,7 +44,7 @@ async def test_bad_payloads_are_dead_letters_and_cost_no_neighbour(project, publ
     assert "the body is empty" in reasons["empty"]
     assert "UTF-8" in reasons["invalid UTF-8"]
     assert "not JSON" in reasons["not JSON"]
-    assert "depth limit" in reasons["brackets"]
+    assert "nested too deeply" in reasons["brackets"]
     assert "KeyError: 'value'" in reasons["a field missing"]
     attempts = dict(zip(BAD, (row[4] for row in stored), strict=True))
     assert attempts["not JSON"] == 1
@@ -52,6 +53,58 @@ async def test_bad_payloads_are_dead_letters_and_cost_no_neighbour(project, publ
     total = 3 * len(BAD)
     assert f"stopped: {total} received, {2 * len(BAD)} done, {len(BAD)} dead-lettered, 0 in hand" in worker.output
     assert "[topic devices/bad/data, route devices/<device_id>/data, attempt 1]" in worker.output
+
+
+async def test_a_schema_and_limits_of_the_settings(project, publisher):
+    one = project(
+        {
+            "readings": """
+            from pydantic import BaseModel
+            from core.context import Context
+            from core.router import Router
+
+            router = Router()
+
+            class Reading(BaseModel):
+                value: float
+                unit: str = "celsius"
+
+            @router.on("readings/<int:device>", schema=list[Reading], codec="auto")
+            async def store(context: Context[list[Reading]]) -> None:
+                print("value", context["payload"][0].value, flush=True)
+            """
+        },
+        {},
+        MAX_PAYLOAD_BYTES=2_000,
+        MAX_PAYLOAD_DEPTH=3,
+    )
+    worker = await one.start().ready()
+    out = await publisher(one)
+    packed = {"content_type": "application/json", "user_property": [("content-encoding", "gzip")]}
+    await out.publish("readings/1", gzip.compress(b'[{"value": 1.25}]'), qos=1, properties=packed)
+    await out.publish("readings/1", gzip.compress(b'[{"value": 1.25}]' + b" " * 2_000), qos=1, properties=packed)
+    await out.publish("readings/1", b"[" + b" " * 2_000 + b"]", qos=1)
+    await out.publish("readings/1", b'[{"value": [[1]]}]', qos=1)
+    await out.publish("readings/1", b'[{"value": "warm", "unit": null}]', qos=1)
+    await out.publish("readings/one", b'[{"value": "warm"}]', qos=1)
+    await worker.says("value 1.25")
+    await until(lambda: one.count("routemq_dead_letters") == 5)
+    reasons = sorted(reason for (reason,) in one.rows("SELECT reason FROM routemq_dead_letters"))
+    assert "no route takes the topic 'readings/one': 'one' is no int for 'device'" in reasons[0]
+    assert reasons[0].endswith("\n0.value: got 'warm', expected a number")
+    assert "2,002 bytes, at most 2,000 are taken" in reasons[1]
+    assert "more than 2,000 bytes when it is decompressed (gzip)" in reasons[2]
+    assert "more than 3 lists and maps" in reasons[3]
+    assert reasons[4] == "SchemaError: 0.value: got 'warm', expected a number\n0.unit: got null, expected text"
+    assert await worker.stop() == 0
+    code, said = await one.command("dead-letters", "list")
+    assert code == 0
+    # A line for each, however many lines its reason has.
+    assert len([line for line in said.splitlines() if "readings/" in line]) == 5
+    code, said = await one.command("dead-letters", "replay", "--all")
+    assert code == 1
+    assert "0 replayed, 5 failed again and stay" in said
+    assert "at most 2,000 are taken" in said
 
 
 async def test_a_megabyte_that_is_good_is_stored(project, publisher):

@@ -72,6 +72,20 @@ async def test_a_broken_router_module_stops_the_start_with_its_traceback(project
     assert 'broken.py", line 3' in said
 
 
+async def test_a_codec_whose_library_is_missing_stops_the_start_with_what_to_install(project):
+    hidden = "import sys\n\nsys.modules['cbor2'] = None\n" + ROUTER.replace('"t/<name>"', '"t/<name>", codec="cbor+gzip"')
+    code, said = await project({"telemetry": hidden}).command("run")
+    assert code == 1
+    one_error(said, "route 't/<name>' at", "telemetry.py:", "cbor2", "not installed: pip install 'cbor2>=6,<7'")
+    assert "Traceback" not in said
+
+
+async def test_a_schema_that_cannot_be_stops_the_start(project):
+    code, said = await project({"telemetry": ROUTER.replace('"t/<name>"', '"t/<name>", schema=Router')}).command("run")
+    assert code == 1
+    one_error(said, "route 't/<name>' at", "telemetry.py:", "schema=Router", "pydantic cannot make a schema of it")
+
+
 async def test_a_module_without_a_router_stops_the_start(project):
     code, said = await project({"empty": "x = 1\n"}).command("run")
     assert code == 1

@@ -303,7 +303,7 @@ async def test_middleware_runs_around_the_handler_the_outermost_first():
 def test_a_topic_that_no_route_takes_is_told_with_what_came_nearest():
     router = Router()
     router.on("devices/<int:n>/data", handler)
-    with pytest.raises(NoRouteError, match="'abc' is no int for 'devices/<int:n>/data'"):
+    with pytest.raises(NoRouteError, match="'abc' is no int for 'n' in 'devices/<int:n>/data'"):
         router.match("devices/abc/data")
     with pytest.raises(NoRouteError, match="no route takes the topic 'else'"):
         router.match("else")

@@ -1,4 +1,4 @@
-"""Codecs: from the bytes of a message to the payload that its handler gets, and back."""
+"""JSON."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import math
 import re
 from decimal import Decimal
 from enum import Enum
-from typing import Any, NoReturn, Protocol
+from itertools import accumulate
+from typing import Any, NoReturn
 from uuid import UUID
 
 import orjson
 
+from core.codecs.codec import begin
+from core.codecs.limits import too_deep
 from core.errors import PayloadError
 
 # orjson turns integers beyond 64 bits into floats: a body with this many digits in a row is read by the standard library.
@@ -20,16 +23,12 @@ _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 # Of 19 digits in a row every sixth byte shows three: looking at those first costs a quarter.
 _EVERY_SIXTH = re.compile(rb"[0-9]{3}")
 MOST_DIGITS = 4_000
-
-
-class Codec(Protocol):
-    """Two methods; both raise PayloadError with a sentence on what is wrong where."""
-
-    def decode(self, body: bytes) -> Any:
-        """Give the payload that ``body`` holds."""
-
-    def encode(self, value: Any) -> bytes:
-        """Give the body that holds ``value``."""
+# For looking at digits: each of them becomes 0. With an exponent of two digits it takes 209 others to overflow a float.
+_FLAT = bytes.maketrans(b"123456789E", b"000000000e")
+_MANY_DIGITS = b"0" * 200
+# For looking at brackets: one that opens is a step of 1, one that closes of -1, as a signed byte.
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}"'))
 
 
 class Json:
@@ -47,8 +46,10 @@ class Json:
             raise PayloadError("the body is empty, expected JSON")
         try:
             if _EVERY_SIXTH.search(body[::6]) is not None and _LONG_NUMBER.search(body) is not None:
-                return json.loads(body.decode(), parse_constant=_refuse_constant, parse_int=_integer, parse_float=_number)
-            return orjson.loads(body)
+                return _exactly(body.decode())
+            return _read(body)
+        except UnicodeEncodeError:
+            raise PayloadError(f"the body is not JSON: half a surrogate pair, it begins {begin(body)}") from None
         except UnicodeDecodeError as error:
             raise PayloadError(f"the body is not JSON: not UTF-8 at byte {error.start} in {begin(body)}") from None
         except RecursionError:
@@ -56,6 +57,11 @@ class Json:
         except ValueError as error:
             # orjson's and the standard library's messages both say what is wrong and where, in one line.
             raise PayloadError(f"the body is not JSON: {error}, it begins {begin(body)}") from None
+
+    def decode_within(self, body: bytes, depth: int) -> Any:
+        """Give the value of a JSON text whose lists and objects are nested at most ``depth`` levels deep."""
+        check_nesting(body, depth)
+        return self.decode(body)
 
     def encode(self, value: Any) -> bytes:
         """Give ``value`` as a JSON text."""
@@ -69,56 +75,57 @@ class Json:
                 raise PayloadError(f"{type(value).__name__} cannot be written as JSON: {error}") from None
 
 
-class Text:
-    """Text in UTF-8."""
-
-    def decode(self, body: bytes) -> str:
-        """Give the text."""
-        try:
-            return body.decode()
-        except UnicodeDecodeError as error:
-            raise PayloadError(f"the body is not UTF-8 at byte {error.start}, it begins {begin(body)}") from None
-
-    def encode(self, value: Any) -> bytes:
-        """Give ``value``, a str, in UTF-8."""
-        if not isinstance(value, str):
-            raise PayloadError(f"the codec text writes str, not {type(value).__name__}")
-        return value.encode()
-
-
-class Raw:
-    """The bytes as they are."""
-
-    def decode(self, body: bytes) -> bytes:
-        """Give ``body``."""
-        return body
-
-    def encode(self, value: Any) -> bytes:
-        """Give ``value``, which is bytes."""
-        if not isinstance(value, bytes | bytearray | memoryview):
-            raise PayloadError(f"the codec raw writes bytes, not {type(value).__name__}")
-        return bytes(value)
-
-
 JSON = Json()
-CODECS: dict[str, Codec] = {"json": JSON, "text": Text(), "raw": Raw()}
 
 
-def encode_any(value: Any) -> bytes:
-    """Give the body for a value that is published without a codec: bytes as they are, str in UTF-8, the rest as JSON."""
-    if isinstance(value, bytes):
-        return value
-    if isinstance(value, str):
-        return value.encode()
-    if isinstance(value, bytearray | memoryview):
-        return bytes(value)
-    return JSON.encode(value)
+def check_nesting(body: bytes, depth: int) -> None:
+    """Raise PayloadError where lists and objects of a JSON text are nested more than ``depth`` levels deep.
+
+    The size or the number of brackets is enough to know for ordinary messages; else those outside of strings are added up.
+    """
+    # A level takes two bytes at least.
+    if len(body) <= 2 * depth or body.count(b"[") + body.count(b"{") <= depth:
+        return
+    if b"\\" in body:
+        body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    # What stands between the first two quotes is a string, and so on; most have no brackets in them.
+    steps = body.translate(_STEPS, _NO_BRACKETS).replace(b'""', b"")
+    if b'"' in steps:
+        steps = b"".join(steps.split(b'"')[::2])
+    if max(accumulate(memoryview(steps).cast("b")), default=0) > depth:
+        raise too_deep(depth)
 
 
-def begin(body: bytes) -> str:
-    """Give the beginning of ``body`` for a message to a person: one line, at most 60 characters."""
-    text = ascii(body[:40].decode("utf-8", "backslashreplace"))
-    return text[:57] + "..." if len(text) > 60 or len(body) > 40 else text
+def may_overflow(body: bytes) -> bool:
+    """Say whether a JSON text may hold NaN, Infinity or a number beyond a float's, which some decoders let pass."""
+    if b"NaN" in body or b"Infinity" in body:
+        return True
+    flat = body.translate(_FLAT, b"+")
+    return b"e000" in flat or _MANY_DIGITS in flat
+
+
+def has_many_digits(body: bytes) -> bool:
+    """Say whether a JSON text has so many digits in a row that a float might not hold them."""
+    return _MANY_DIGITS in body.translate(_FLAT)
+
+
+def _read(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except ValueError as error:
+        if "UTF-8" in str(error) and not body.startswith(b"\xef\xbb\xbf"):
+            # It says of all such bodies that they have surrogates.
+            body.decode()
+        raise
+
+
+def _exactly(text: str) -> Any:
+    """Read ``text`` with integers of any size. Raises ValueError."""
+    value = json.loads(text, parse_constant=_refuse_constant, parse_int=_integer, parse_float=_number)
+    if "\\u" in text:
+        # orjson refuses half a surrogate pair, this one does not.
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -1,0 +1,42 @@
+"""Codecs: from the bytes of a message to the payload that its handler gets, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from core.codecs.codec import Codec, begin
+from core.codecs.json import JSON, Json
+from core.codecs.limits import Limits
+from core.codecs.protocol_buffers import protobuf
+from core.codecs.registry import CODECS, Auto, CodecLike, Compressed, auto, compressed, register
+from core.codecs.text import Raw, Text
+
+__all__ = [
+    "CODECS",
+    "JSON",
+    "Auto",
+    "Codec",
+    "CodecLike",
+    "Compressed",
+    "Json",
+    "Limits",
+    "Raw",
+    "Text",
+    "auto",
+    "begin",
+    "compressed",
+    "encode_any",
+    "protobuf",
+    "register",
+]
+
+
+def encode_any(value: Any) -> bytes:
+    """Give the body for a value that is published without a codec: bytes as they are, str in UTF-8, the rest as JSON."""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    return JSON.encode(value)

@@ -1,0 +1,49 @@
+"""Bodies without structure: text, and bytes as they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from core.codecs.codec import begin
+from core.errors import PayloadError
+
+
+class Text:
+    """Text in UTF-8."""
+
+    content_type = "text/plain; charset=utf-8"
+
+    def decode(self, body: bytes) -> str:
+        """Give the text."""
+        try:
+            return body.decode()
+        except UnicodeDecodeError as error:
+            raise PayloadError(f"the body is not UTF-8 at byte {error.start}, it begins {begin(body)}") from None
+
+    def encode(self, value: Any) -> bytes:
+        """Give ``value``, a str, in UTF-8."""
+        if not isinstance(value, str):
+            raise PayloadError(f"the codec text writes str, not {type(value).__name__}")
+        try:
+            return value.encode()
+        except UnicodeEncodeError as error:
+            raise PayloadError(f"the text cannot be written in UTF-8 at character {error.start}") from None
+
+
+class Raw:
+    """The bytes as they are."""
+
+    content_type = "application/octet-stream"
+
+    def decode(self, body: bytes) -> bytes:
+        """Give ``body``."""
+        return body
+
+    def encode(self, value: Any) -> bytes:
+        """Give ``value``, which is bytes."""
+        if not isinstance(value, bytes | bytearray | memoryview):
+            raise PayloadError(f"the codec raw writes bytes, not {type(value).__name__}")
+        return bytes(value)
+
+
+TEXT, RAW = Text(), Raw()
