@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from bootstrap import storage
 from bootstrap.status import StatusLine, start_block
+from core import rate_limit
 from core.database import ambient
 from core.delivery.acknowledge import Acknowledgements
 from core.delivery.consumer import Consumer
@@ -67,6 +68,7 @@ class Application:
         settings = self.settings
         self.router.freeze()
         storage.configure(settings)
+        rate_limit.configure(settings.rate_limit_url)
         await storage.once_it_answers(storage.create_tables)
         options = settings.connect_options()
         if options.scheme == "embedded":
@@ -166,6 +168,7 @@ class Application:
             await self._status.stop()
         if self._broker is not None:
             await self._broker.stop()
+        await rate_limit.close()
         await Model.close()
 
     async def run(self) -> int:

@@ -14,7 +14,7 @@ from core.codecs import CODECS, Codec
 from core.controller import Controller, instance
 from core.errors import RouteError, TopicError
 from core.message import Message
-from core.middleware import Handler, MiddlewareLike, fold
+from core.middleware import Handler, Middleware, MiddlewareLike, fold
 from core.topics import covers, parse
 
 if TYPE_CHECKING:
@@ -145,6 +145,9 @@ def make_route(
     bound, name = _bind(handler, where)
     try:
         call = fold(bound, middleware)
+        for around in middleware:
+            if isinstance(around, Middleware):
+                around.registered(pattern)
     except RouteError as error:
         raise RouteError(f"{where}: {error}") from error
     return Route(

@@ -1,0 +1,67 @@
+"""Rate limits that several workers count together, on a real Redis server."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.redis_server import RedisServer
+from tests.waiting import until
+
+ROUTER = """
+from core.rate_limit import RateLimit
+from core.router import Router
+
+router = Router()
+
+async def tell(context, next_handler):
+    await next_handler(context)
+    print("through the limit or dropped:", context["topic"])
+
+limit = RateLimit("10/minute", key="device_id", excess="drop")
+
+@router.on("{topic}/<device_id>", qos=1, middleware=[tell, limit])
+async def handle(context):
+    print("let through:", context["topic"])
+"""
+
+
+@pytest.fixture
+def redis(tmp_path):
+    server = RedisServer(tmp_path / "redis").start()
+    yield server
+    server.stop()
+
+
+async def test_two_workers_share_a_limit_and_messages_wait_while_redis_is_away(project, mosquitto, publisher, redis):
+    # The same module in both, on topics of their own, so that it is known who gets what.
+    workers = []
+    for topic in ("a", "b"):
+        one = project({"limited": ROUTER.format(topic=topic)}, MQTT_URL=mosquitto.url, RATE_LIMIT_URL=redis.url)
+        workers.append(await one.set(MQTT_CLIENT_ID=f"worker-{topic}", LOG_LEVEL="DEBUG").start().ready())
+    client = await publisher(mosquitto.url)
+    for _ in range(8):
+        for topic in ("a/1", "b/1"):
+            await client.publish(topic, "1", qos=1)
+    await until(lambda: sum(worker.output.count("or dropped:") for worker in workers) == 16)
+    assert sum(worker.output.count("let through:") for worker in workers) == 10
+    assert all("let through:" in worker.output for worker in workers)
+
+    redis.stop()
+    await client.publish("a/2", "1", qos=1)
+    await workers[0].says("does not count")
+    assert "let through: a/2" not in workers[0].output
+    redis.start()
+    await workers[0].says("let through: a/2")
+    for worker in workers:
+        assert await worker.stop() == 0
+        assert "Traceback" not in worker.output
+        assert "0 in hand" in worker.output.rpartition("stopped: ")[2]
+
+
+async def test_a_redis_url_that_cannot_be_is_told_in_one_line(project):
+    one = project({"limited": ROUTER.format(topic="a")}, RATE_LIMIT_URL="redis://me:secret@host:port")
+    code, said = await one.command()
+    assert code == 1
+    assert "RATE_LIMIT_URL=redis://me:***@host:port" in said
+    assert "secret" not in said
+    assert "Traceback" not in said
