@@ -7,14 +7,17 @@ import gc
 import logging
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bootstrap import storage
 from bootstrap.status import StatusLine, start_block
 from core import rate_limit
+from core.clock import SystemClock
 from core.database import ambient
 from core.delivery.acknowledge import Acknowledgements
+from core.delivery.claims import ClaimTable
 from core.delivery.consumer import Consumer
 from core.delivery.copies import Copies
 from core.delivery.dispatch import Dispatch
@@ -23,9 +26,10 @@ from core.delivery.outbox import Outbox
 from core.delivery.processed import Processed
 from core.delivery.session_record import SessionRecord
 from core.delivery.units import ExactlyOnce
-from core.discovery import discover
+from core.discovery import controllers, discover
 from core.errors import SessionTakenOverError, StartError
 from core.model import Model
+from core.periodic import Periodic, jobs_of
 from core.publisher import Publisher
 from core.retry import Retry
 from core.transport.connect import connector
@@ -41,6 +45,9 @@ if TYPE_CHECKING:
     from core.transport.options import ConnectOptions
 
 log = logging.getLogger("routemq")
+
+MOST_FLUSHING = 2.0
+"""Seconds that a stop waits for what handlers have published in transactions."""
 
 
 class Application:
@@ -62,11 +69,13 @@ class Application:
         self._status: StatusLine | None = None
         self._ready: asyncio.Task[None] | None = None
         self._outbox: Outbox | None = None
+        self._periodic: Periodic | None = None
 
     async def start(self) -> asyncio.Task[None]:
         """Start; give the session's task, which ends by itself only with a SessionTakenOverError. Raises StartError."""
         settings = self.settings
         self.router.freeze()
+        jobs = jobs_of(controllers())
         storage.configure(settings)
         rate_limit.configure(settings.rate_limit_url)
         await storage.once_it_answers(storage.create_tables)
@@ -107,6 +116,8 @@ class Application:
         self._say(start_block(settings, options, self._broker, self.router))
         self._status = StatusLine(self.ledger, log.info, dispatch.failures.flush)
         self._status.start()
+        self._periodic = Periodic(jobs, SystemClock(), ClaimTable(ambient.database().begin) if Model._is_enabled else None)
+        self._periodic.start()
         working = session.start(self._consumer)
         self._ready = asyncio.create_task(self._tell_ready(session), name="tell ready")
         return working
@@ -149,6 +160,8 @@ class Application:
         """Stop in order; ``hurry``, once set, cuts off what is still in hand."""
         if self._ready is not None:
             self._ready.cancel()
+        if self._periodic is not None:
+            await self._periodic.stop()
         if self._consumer is not None:
             stopping = asyncio.ensure_future(self._consumer.stop(self.settings.shutdown_timeout))
             if hurry is not None:
@@ -161,6 +174,10 @@ class Application:
         if self._session is not None:
             await self._session.stop()
         if self._outbox is not None:
+            # What cannot be sent now stays in its table until the next start.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(MOST_FLUSHING if hurry is None or not hurry.is_set() else 0):
+                    await self._outbox.flushed()
             await self._outbox.stop()
         if self._publisher is not None:
             await self._publisher.stop()

@@ -39,6 +39,8 @@ class Json:
     whatever has a ``to_dict()``.
     """
 
+    content_type = "application/json"
+
     def decode(self, body: bytes) -> Any:
         """Give the value of a JSON text."""
         if not body:

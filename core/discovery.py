@@ -1,13 +1,19 @@
-"""Finds the application's routers: each module of a package has one, named ``router``."""
+"""Finds what belongs to the application: the routers, one in each module of a package, and the controllers."""
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from core.controller import Controller
 from core.errors import RouteError, StartError, TopicError
 from core.router import Router
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 
 def discover(package: str = "app.routers") -> Router:
@@ -38,3 +44,34 @@ def discover(package: str = "app.routers") -> Router:
     if not router.routes:
         raise StartError(f"there is no route in {folder}; write a module there with: router = Router(); router.on(...)")
     return router
+
+
+def controllers(package: str = "app.controllers") -> list[type[Controller]]:
+    """Import every module of ``package``, which need not be there, and give the controllers that they define.
+
+    Raises StartError for a module that cannot be imported.
+    """
+    try:
+        found = importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{package}.".startswith(f"{error.name}."):
+            raise StartError(f"the package {package} cannot be imported: {error}") from error
+        return []
+    defined: list[type[Controller]] = []
+    for name in sorted(module.name for module in pkgutil.iter_modules(found.__path__) if not module.name.startswith("_")):
+        module = _module(f"{package}.{name}")
+        defined += [
+            value
+            for _, value in inspect.getmembers(module, inspect.isclass)
+            if issubclass(value, Controller) and value.__module__ == module.__name__
+        ]
+    return defined
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except (RouteError, TopicError):
+        raise
+    except Exception as error:
+        raise StartError(f"the module {name} cannot be imported: {type(error).__name__}: {error}") from error

@@ -161,6 +161,10 @@ class BatchError(RouteMQError):
         self.errors = dict(errors)
 
 
+class ReplyError(RouteMQError):
+    """What a handler returned cannot be the replies of its messages."""
+
+
 class HandlerTimeoutError(RouteMQError):
     """A handler that did not return within its route's ``timeout``."""
 

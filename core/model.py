@@ -22,7 +22,6 @@ from core.database.kinds import (
     delete_of,
     find_of,
     insert_of,
-    insertable,
     insertion_of,
     is_expression,
     is_plain,
@@ -363,14 +362,19 @@ def _new(model: type[M], values: Mapping[str, Any]) -> M:
 
 
 def _insertion(model: type[Any], values: dict[str, Any]) -> Insert | None:
-    """Give how a row of ``values`` is inserted, without those for which None means nothing; None where it goes by itself."""
+    """Give how a row of ``values`` is inserted, and take those out for which None means nothing; None: it goes by itself.
+
+    None for a column with a default means what is not given, as it does when SQLAlchemy inserts an instance.
+    """
     try:
         insertion = insertion_of(cast("Any", model), tuple(values))
     except TypeError:
         # What cannot be hashed is no class.
         mapper_of(model)
         raise
-    if insertion is None or not all(type(value) in PLAIN or not is_expression(value) for value in values.values()):
+    if insertion is None:
+        return None
+    if not PLAIN.issuperset(map(type, values.values())) and any(is_expression(value) for value in values.values()):
         return None
     left_out = [name for name in insertion.unless_none if values[name] is None]
     if not left_out:
@@ -394,8 +398,9 @@ def _alike(model: type[M], rows: Sequence[Mapping[str, Any] | M]) -> list[dict[s
     """Give ``rows`` as they can be inserted by one statement; None where they are not alike, or not plain."""
     kept: list[dict[str, Any]] = []
     for row in rows:
-        values = insertable(model, row) if isinstance(row, Mapping) else None
-        if not values or (kept and values.keys() != kept[0].keys()):
+        values = dict(row) if isinstance(row, Mapping) else None
+        kind = _insertion(model, values) if values is not None else None
+        if values is None or kind is None or (kept and values.keys() != kept[0].keys()):
             return None
         kept.append(values)
     return kept or None

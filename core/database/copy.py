@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import inspect, text
@@ -10,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from core.errors import DatabaseUnreachableError, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from sqlalchemy import Column
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -26,7 +27,10 @@ async def copy_rows(session: AsyncSession, model: type[Any], rows: Sequence[Mapp
     mapper: Mapper[Any] = inspect(model)
     given = rows[0]
     columns: list[Column[Any]] = []
+    names: list[str] = []
     makers: list[Callable[[Mapping[str, Any]], Any]] = []
+    # Whether every column gets its value as it is.
+    plain = True
     for attribute in mapper.column_attrs:
         column: Any = attribute.columns[0]
         if attribute.key not in given and column.default is None:
@@ -35,14 +39,19 @@ async def copy_rows(session: AsyncSession, model: type[Any], rows: Sequence[Mapp
         if make is None:
             return False
         processor = column.type.dialect_impl(connection.dialect).bind_processor(connection.dialect)
+        plain = plain and processor is None and attribute.key in given
         columns.append(column)
+        names.append(attribute.key)
         makers.append(make if processor is None else _processed(make, processor))
     # The driver begins its transaction with the first statement, and COPY goes past SQLAlchemy.
     await connection.execute(text("SELECT 1"))
     raw = await connection.get_raw_connection()
     driver: Any = raw.driver_connection
     table: Any = mapper.local_table
-    records = [tuple([make(row) for make in makers]) for row in rows]
+    if plain and len(columns) > 1:
+        records: Iterable[tuple[Any, ...]] = map(itemgetter(*names), rows)
+    else:
+        records = [tuple([make(row) for make in makers]) for row in rows]
     try:
         await driver.copy_records_to_table(
             table.name, records=records, columns=[column.name for column in columns], schema_name=table.schema

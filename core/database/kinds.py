@@ -306,17 +306,6 @@ def insertion_of(model: Any, keys: tuple[str, ...]) -> Insertion | None:
     return Insertion(insert_of(model, keys), tuple(key for key in keys if key in with_default))
 
 
-def insertable(model: type[Any], values: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Give ``values`` as a row to be inserted without making an instance first; None where that would be another row.
-
-    None for a column with a default means what is not given, as it does when SQLAlchemy inserts an instance.
-    """
-    columns, with_default = _plain(cast("Any", model))
-    if columns is None or not columns.issuperset(values) or any(is_expression(value) for value in values.values()):
-        return None
-    return {name: value for name, value in values.items() if value is not None or name not in with_default}
-
-
 @lru_cache(MOST_KEY_SETS)
 def _plain(model: Any) -> tuple[frozenset[str] | None, frozenset[str]]:
     """Give the names of the columns of ``model``, and of those with a default that cannot tell None from nothing (JSON can).

@@ -7,11 +7,13 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from core.clock import SystemClock
 from core.database.fault import Fault, fault_of
 from core.delivery.dead_letters import DeadLetter
 from core.delivery.failure_log import FailureLog
 from core.delivery.outage import Outage
 from core.delivery.outcome import Bury, Done, RetryAfter, decide
+from core.delivery.replies import error_reply_to, send
 from core.delivery.runs import Runs
 from core.errors import HandlerTimeoutError, NotYet
 from core.middleware import Passed
@@ -19,6 +21,7 @@ from core.middleware import Passed
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from core.clock import Clock
     from core.context import Publish
     from core.delivery.acknowledge import Acknowledgements
     from core.delivery.dead_letters import Also, DeadLetters
@@ -35,18 +38,32 @@ class Unit(Protocol):
     async def run_alone(self, delivery: Delivery) -> BaseException | None:
         """Run ``delivery`` in a transaction of its own; give what went wrong."""
 
-    async def bury(self, connection: AsyncConnection, delivery: Delivery) -> None:
+    async def bury(self, connection: AsyncConnection, delivery: Delivery, error: BaseException) -> None:
         """Write what belongs to the end of ``delivery``, in the transaction that stores it as a dead letter."""
 
     def buried(self, delivery: Delivery) -> None:
         """Take note that this transaction was committed."""
 
 
+class Observer(Protocol):
+    """Is told of the outcome of each run: plain calls, which must not raise."""
+
+    def done(self, delivery: Delivery) -> None:
+        """Take note that the handler of ``delivery`` returned ``delivery.value``."""
+
+    def runs_again(self, delivery: Delivery, error: BaseException, seconds: float) -> None:
+        """Take note that ``delivery`` failed with ``error`` and runs again in ``seconds``."""
+
+    def failed(self, delivery: Delivery, error: BaseException) -> None:
+        """Take note that ``delivery`` failed with ``error`` for good."""
+
+
 class Dispatch:
     """Runs handlers and carries out what is decided about their messages.
 
     ``dead_letters`` is where messages go that cannot be handled, ``last_resort`` where they go should that refuse one.
-    ``retry`` and ``timeout`` (seconds) hold for routes that name none of their own.
+    ``retry`` and ``timeout`` (seconds) hold for routes that name none of their own. ``clock`` is where pauses between runs
+    take their time from, and ``observer`` is told of the outcome of each run.
     """
 
     def __init__(
@@ -59,6 +76,9 @@ class Dispatch:
         client_id: str,
         retry: Retry,
         timeout: float,
+        *,
+        clock: Clock | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.failures = FailureLog(log)
         self._ledger = ledger
@@ -66,6 +86,9 @@ class Dispatch:
         self._dead_letters = dead_letters
         self._last_resort = last_resort
         self.runs = Runs(publish, timeout)
+        self._publish = publish
+        self._clock = clock or SystemClock()
+        self._observer = observer
         self._client_id = client_id
         self._retry = retry
         self.outage = Outage(log)
@@ -112,6 +135,8 @@ class Dispatch:
             self._ledger.count(value.counted)
         else:
             self._ledger.done += 1
+        if self._observer is not None:
+            self._observer.done(delivery)
 
     async def _wait_for_retry(self, delivery: Delivery, error: BaseException, outcome: RetryAfter) -> None:
         if isinstance(error, HandlerTimeoutError):
@@ -120,10 +145,16 @@ class Dispatch:
             self.outage.answered(delivery)
         if outcome.counts:
             self.failures.failed(delivery, error, f"runs again in {outcome.seconds:.1f} s")
+        elif isinstance(error, NotYet):
+            delivery.attempt -= 1
         else:
             delivery.attempt -= 1
-            delivery.again += not isinstance(error, NotYet)
-        await asyncio.sleep(outcome.seconds)
+            delivery.again += 1
+            await asyncio.sleep(outcome.seconds)
+            return
+        if self._observer is not None:
+            self._observer.runs_again(delivery, error, outcome.seconds)
+        await self._clock.sleep(outcome.seconds)
 
     async def _bury(self, delivery: Delivery, error: BaseException, unit: Unit | None) -> None:
         """Store ``delivery`` as a dead letter; an outage of the storage is waited out."""
@@ -131,11 +162,12 @@ class Dispatch:
         if delivery.route is not None and delivery.route.options.delivery == "at_most_once":
             self.failures.failed(delivery, error, "dropped, as the route is at_most_once")
             self._ledger.failed += 1
+            await self._tell(delivery, error)
             return
         dead_letter = DeadLetter.of(delivery, error, self._client_id)
         while True:
             try:
-                await self._store(dead_letter, partial(unit.bury, delivery=delivery) if unit is not None else None)
+                await self._store(dead_letter, partial(unit.bury, delivery=delivery, error=error) if unit else None)
             except Exception as refusal:  # noqa: BLE001 - until it is stored somewhere, it waits
                 await self.outage.sit_out(delivery, refusal)
                 continue
@@ -144,7 +176,19 @@ class Dispatch:
                 unit.buried(delivery)
             self._ledger.dead_lettered += 1
             self.failures.failed(delivery, error, "now a dead letter")
+            if unit is None:
+                await self._tell(delivery, error)
+            elif self._observer is not None:
+                self._observer.failed(delivery, error)
             return
+
+    async def _tell(self, delivery: Delivery, error: BaseException) -> None:
+        """Answer that ``delivery`` could not be handled, where its route does that."""
+        reply = error_reply_to(delivery, error)
+        if reply is not None:
+            await send(reply, self._publish)
+        if self._observer is not None:
+            self._observer.failed(delivery, error)
 
     async def _store(self, dead_letter: DeadLetter, also: Also | None) -> None:
         """Store in the first place, or in the last resort where that refuses this one. Raises what keeps both from it."""

@@ -46,11 +46,12 @@ class Outbox:
         self._publish = publish
         self._client_id = client_id
         self._wake = asyncio.Event()
+        self._flushed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Send what an earlier process left, and from then on what is committed."""
-        self._wake.set()
+        self.kick()
         self._task = asyncio.create_task(self._run(), name="outbox")
 
     async def stop(self) -> None:
@@ -61,7 +62,12 @@ class Outbox:
 
     def kick(self) -> None:
         """Take note that something was committed."""
+        self._flushed.clear()
         self._wake.set()
+
+    async def flushed(self) -> None:
+        """Wait until all that was committed by now is sent."""
+        await self._flushed.wait()
 
     async def _run(self) -> None:
         while True:
@@ -70,6 +76,8 @@ class Outbox:
             try:
                 while await self._send():
                     pass
+                if not self._wake.is_set():
+                    self._flushed.set()
             except Exception as error:
                 if fault_of(error) is Fault.MESSAGE:
                     log.exception("the outbox could not be sent, it is tried again")
@@ -128,7 +136,7 @@ class Collected:
         }
         self.rows.append(row)
 
-    async def store(self, session: AsyncSession) -> None:
+    async def store(self, session: AsyncSession | AsyncConnection) -> None:
         """Write what was taken, in the transaction of ``session``."""
         if self.rows:
             await session.execute(insert(outbox), self.rows)

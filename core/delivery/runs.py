@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from core.context import build
 from core.delivery.deadlines import Deadlines
 from core.delivery.dedup import once
-from core.errors import BatchError, HandlerTimeoutError
+from core.delivery.replies import check_response_topic, reply_to, send, wants_reply
+from core.errors import BatchError, HandlerTimeoutError, ReplyError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,12 +42,27 @@ class Runs:
             if isinstance(error, BatchError):
                 error = error.errors.get(0)
             return refused.get(0, error)
+        unanswerable = check_response_topic(delivery)
+        if unanswerable is not None:
+            return unanswerable
         try:
             context = self._context(delivery, route, publish)
         except Exception as error:  # noqa: BLE001 - a codec may raise anything, which costs this message alone
             return error
         call = route.call if route.options.dedup is None else self._once(route, route.options.dedup)
-        return await self._call(call, context, delivery, route.options.timeout or self._timeout)
+        failed = await self._call(call, context, delivery, route.options.timeout or self._timeout)
+        return failed if failed is not None or delivery.value is None else await self._reply(delivery, publish)
+
+    async def _reply(self, delivery: Delivery, publish: Publish | None) -> BaseException | None:
+        """Send what the handler returned, where somebody asked for it; give what kept it from being written."""
+        try:
+            reply = reply_to(delivery, delivery.value)
+        except Exception as error:  # noqa: BLE001 - a codec may raise anything, which costs this message alone
+            return error
+        if reply is not None:
+            # Not within the handler's time: it waits for a connection, however long that takes.
+            await send(reply, publish or self._publish)
+        return None
 
     def _once(self, route: Route, key: Dedup) -> Handler:
         call = self._dedups.get(route.name)
@@ -74,7 +90,28 @@ class Runs:
                 refused[index] = error
         if not contexts:
             return refused, None
-        return refused, await self._call(route.call, contexts, first, route.options.timeout or self._timeout)
+        failed = await self._call(route.call, contexts, first, route.options.timeout or self._timeout)
+        values, first.value = first.value, None
+        if failed is None and values is not None:
+            taken = [delivery for index, delivery in enumerate(deliveries) if index not in refused]
+            failed = await self._reply_to_all(taken, values, publish)
+        return refused, failed
+
+    async def _reply_to_all(self, taken: Sequence[Delivery], values: Any, publish: Publish | None) -> BaseException | None:
+        """Send what the handler of a batch returned, a reply for each message."""
+        if not any(wants_reply(delivery) for delivery in taken):
+            return None
+        if not isinstance(values, list | tuple) or len(values) != len(taken):
+            return ReplyError(
+                f"the handler got {len(taken)} messages and returned {type(values).__name__}, where replies are asked "
+                "for; it returns None, or a list with a reply for each message"
+            )
+        for delivery, value in zip(taken, values, strict=True):
+            delivery.value = value
+            failed = await self._reply(delivery, publish)
+            if failed is not None:
+                return failed
+        return None
 
     def _context(self, delivery: Delivery, route: Route, publish: Publish | None = None) -> Any:
         return build(

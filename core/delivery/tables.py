@@ -8,6 +8,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     DateTime,
+    Float,
     Integer,
     LargeBinary,
     MetaData,
@@ -78,4 +79,12 @@ dedup = Table(
     Column("route", Text, primary_key=True),
     Column("key", Text, primary_key=True),
     Column("seen_at", DateTime(timezone=True), nullable=False, index=True),
+)
+
+periodic = Table(
+    "routemq_periodic",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("slot", BigInteger, nullable=False),
+    Column("busy_until", Float(53), nullable=False),
 )

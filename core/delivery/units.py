@@ -14,6 +14,7 @@ from core.delivery.dedup import Trim
 from core.delivery.line import Keyed, Line
 from core.delivery.outbox import Collected
 from core.delivery.outcome import MOST_AGAIN
+from core.delivery.replies import error_reply_to
 from core.errors import BatchError, HandlerTimeoutError, MessageError
 
 if TYPE_CHECKING:
@@ -256,13 +257,19 @@ class Units(Line):
         errors, failure = await self._transaction([(None, delivery)])
         return errors.get(0, failure)
 
-    async def bury(self, connection: AsyncConnection, delivery: Delivery) -> None:
-        """Record ``delivery`` in the transaction that stores it as a dead letter."""
+    async def bury(self, connection: AsyncConnection, delivery: Delivery, error: BaseException) -> None:
+        """Record ``delivery``, and what is answered, in the transaction that stores it as a dead letter."""
+        reply = error_reply_to(delivery, error)
+        if reply is not None:
+            collected = Collected(self._mode.client_id)
+            await collected.publish(reply.topic, reply.body, qos=reply.qos, properties=reply.properties)
+            await collected.store(connection)
         delivery.record = await self._mode.processed.record(connection, [delivery.message])
 
     def buried(self, delivery: Delivery) -> None:
         """Take note that this transaction was committed."""
-        self._committed(delivery, published=False)
+        published = delivery.route is not None and delivery.route.options.reply_errors
+        self._committed(delivery, published=published)
 
 
 def _sorted_out(taken: list[Keyed], rest: list[int], guilty: dict[int, BaseException | None]) -> tuple[list[int], list[int]]:

@@ -1,0 +1,64 @@
+"""What time it is, and waiting: real in the worker, moved by hand in tests of applications."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from itertools import count
+from time import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Where pauses between runs, and periodic work, take their time from."""
+
+    def time(self) -> float:
+        """Give the time in seconds since the epoch."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for ``seconds``."""
+
+
+class SystemClock:
+    """The machine's own."""
+
+    def time(self) -> float:
+        """Give the time in seconds since the epoch."""
+        return time()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for ``seconds``."""
+        await asyncio.sleep(seconds)
+
+
+class ManualClock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self._now = time()
+        self._numbers = count()
+        self._sleeping: list[tuple[float, int, asyncio.Future[None]]] = []
+
+    def time(self) -> float:
+        """Give the time in seconds since the epoch."""
+        return self._now
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait until the clock has been moved by ``seconds``."""
+        due: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleeping, (self._now + seconds, next(self._numbers), due))
+        await due
+
+    def next_due(self) -> float | None:
+        """Give the time at which the next sleeper wakes; None if nobody sleeps."""
+        while self._sleeping and self._sleeping[0][2].done():
+            heapq.heappop(self._sleeping)
+        return self._sleeping[0][0] if self._sleeping else None
+
+    def move_to(self, then: float) -> None:
+        """Set the clock, and wake those whose time has come."""
+        self._now = max(self._now, then)
+        while self._sleeping and self._sleeping[0][0] <= self._now:
+            _, _, due = heapq.heappop(self._sleeping)
+            if not due.done():
+                due.set_result(None)

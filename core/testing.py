@@ -1,0 +1,330 @@
+"""Tests of applications: messages go the whole way, from bytes to rows, without a network."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from core.clock import ManualClock
+from core.codecs import encode_any
+from core.database import ambient
+from core.delivery.acknowledge import Acknowledgements
+from core.delivery.claims import ClaimTable
+from core.delivery.consumer import Consumer
+from core.delivery.dead_letters import DeadLetterTable
+from core.delivery.dispatch import Dispatch
+from core.delivery.ledger import Ledger
+from core.delivery.outbox import Outbox
+from core.delivery.processed import Processed
+from core.delivery.units import ExactlyOnce
+from core.errors import NoRouteError, RouteMQError
+from core.message import Message
+from core.middleware import Passed
+from core.periodic import Periodic, jobs_of
+from core.retry import Retry
+from core.topics import check_topic
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from core.context import Publish
+    from core.controller import Controller
+    from core.delivery.dead_letters import Also, DeadLetter, DeadLetters
+    from core.delivery.delivery import Delivery
+    from core.message import Properties
+    from core.router import Router
+
+__all__ = ["ManualClock", "Published", "TestClient"]
+
+MOST_HELD = 1000
+MOST_DEAD_LETTERS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A message that the application published. ``payload`` is what JSON makes of ``body``, or ``body`` itself."""
+
+    topic: str
+    payload: Any
+    body: bytes
+    qos: int
+    retain: bool
+    properties: Properties
+
+
+class _Sent:
+    """A message that was sent, and what became of it so far."""
+
+    def __init__(self, message: Message, key: Hashable) -> None:
+        self.message = message
+        self.key = key
+        self.changed = asyncio.Event()
+        self.runs_again_at: float | None = None
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+
+class _Letters:
+    """Dead letters as the application keeps them, and in a list."""
+
+    def __init__(self, kept: list[DeadLetter], place: DeadLetters | None) -> None:
+        self._kept = kept
+        self._place = place
+
+    async def add(self, dead_letter: DeadLetter, also: Also | None = None) -> None:
+        if self._place is not None:
+            await self._place.add(dead_letter, also)
+        self._kept.append(dead_letter)
+
+
+class _Reading:
+    """Nothing is read from a network."""
+
+    def pause_reading(self) -> None:
+        """Have nothing to pause."""
+
+    def resume_reading(self) -> None:
+        """Have nothing to resume."""
+
+
+class TestClient:
+    """Sends messages through the routes of ``router``, with the real consumer, on the database that ``Model`` has.
+
+    ::
+
+        async with TestClient(router) as client:
+            assert await client.send("devices/1/data", {"value": 21.5}) == {"status": "success", "reading_id": 1}
+
+    The time stands still: retries and the periodic work (``@every``) of ``controllers`` happen when ``advance`` moves it.
+    ``retry`` and ``timeout`` (seconds) hold for routes that name none; ``publish`` is what really publishes, by default
+    nothing does. ``published`` and ``dead_letters`` are lists that grow. Raises RouteMQError where a route is
+    ``exactly_once`` and no database is configured.
+    """
+
+    # pytest would take it for a test.
+    __test__ = False
+
+    def __init__(
+        self,
+        router: Router,
+        *,
+        controllers: Iterable[type[Controller]] = (),
+        retry: Retry | None = None,
+        timeout: float = 30,
+        publish: Publish | None = None,
+    ) -> None:
+        router.freeze()
+        self._router = router
+        self._really_publish = publish
+        self._numbers = count(1)
+        self._open: dict[int, _Sent] = {}
+        self._last: dict[str, Message] = {}
+        self._timeout = timeout
+        self.clock = ManualClock()
+        self.ledger = Ledger()
+        self.published: list[Published] = []
+        self.dead_letters: list[DeadLetter] = []
+        database = ambient.current.database
+        table = None if database is None else DeadLetterTable(database.begin, MOST_DEAD_LETTERS)
+        acknowledgements = Acknowledgements(self._acknowledged)
+        self._dispatch = Dispatch(
+            self.ledger,
+            acknowledgements,
+            _Letters(self.dead_letters, table),
+            _Letters(self.dead_letters, None),
+            self._publish,
+            "test",
+            retry or Retry(),
+            timeout,
+            clock=self.clock,
+            observer=self,
+        )
+        self._processed: Processed | None = None
+        self._outbox: Outbox | None = None
+        mode = None
+        if any(route.options.delivery == "exactly_once" for route in router.routes):
+            if database is None:
+                raise RouteMQError(
+                    "a route is exactly_once and no database is configured; use the fixture db, or call Model.configure(url)"
+                )
+            self._processed = Processed(database.begin, "test", "test")
+            self._outbox = Outbox(database.begin, self._publish, "test")
+            mode = ExactlyOnce(database.writing, self._processed, self._outbox, "test", 604_800)
+        self._consumer = Consumer(
+            router, self.ledger, acknowledgements, self._dispatch, _Reading(), MOST_HELD, exactly_once=mode
+        )
+        claims = None if database is None else ClaimTable(database.begin)
+        self._periodic = Periodic(jobs_of(controllers), self.clock, claims)
+
+    async def __aenter__(self) -> Self:
+        if self._processed is not None and self._outbox is not None:
+            await self._processed.load()
+            self._processed.connected(session_present=True)
+            self._outbox.start()
+        self._periodic.start()
+        await _a_few_turns()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._periodic.stop()
+        await self._consumer.cut()
+        await self._consumer.stop(0)
+        if self._outbox is not None:
+            await self._outbox.stop()
+
+    # -- sending -------------------------------------------------------------------------------------------------------
+
+    async def send(
+        self,
+        topic: str,
+        payload: Any = b"",
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        properties: Properties | None = None,
+    ) -> Any:
+        """Send a message as a device would, and give what its handler returned, or raise what that raised.
+
+        ``payload`` is sent as it is if it is bytes or str, and is encoded by the route's codec otherwise. A message that
+        failed and runs again does that when ``advance`` moves the time; one behind it, with the same ordering key, waits
+        with it, and None is given.
+        """
+        body = encode_any(payload) if isinstance(payload, bytes | bytearray | str) else self._encode(topic, payload)
+        packet_id = next(self._numbers) % 65_535 + 1 if qos else 0
+        message = Message(check_topic(topic), body, qos, packet_id, 1, properties, retain=retain)
+        self._last[topic] = message
+        return await self._deliver(message)
+
+    async def redeliver(self, topic: str | None = None) -> Any:
+        """Send the last message (on ``topic``) once more, as a broker does that has not got its acknowledgement.
+
+        It has the same packet identifier, and DUP set. Gives what ``send`` gives; None where it is known and not run.
+        """
+        last = self._last.get(topic) if topic is not None else next(reversed(self._last.values()), None)
+        if last is None:
+            raise RouteMQError(f"nothing was sent{f' on {topic}' if topic else ''} that could come again")
+        again = Message(last.topic, last.body, last.qos, last.packet_id, 1, last.properties, retain=last.retain, dup=True)
+        return await self._deliver(again)
+
+    def _encode(self, topic: str, payload: Any) -> bytes:
+        try:
+            return self._router.match(topic).route.encode(payload)
+        except NoRouteError:
+            return encode_any(payload)
+
+    async def _deliver(self, message: Message) -> Any:
+        sent = _Sent(message, self._key(message))
+        known = self.ledger.deduplicated
+        self._open[id(message)] = sent
+        self._consumer.receive(message)
+        if self.ledger.deduplicated > known:
+            del self._open[id(message)]
+            return None
+        await self._settle(sent)
+        if self._outbox is not None and sent.error is None:
+            await self._outbox.flushed()
+        # The acknowledgement leaves with the next turn.
+        await _a_few_turns()
+        if sent.error is not None:
+            raise sent.error
+        return sent.value
+
+    def _key(self, message: Message) -> Hashable:
+        try:
+            route, params = self._router.match(message.topic)
+            return route.key(message, params)
+        except Exception:  # noqa: BLE001 - whatever keeps a message from having a key is told by the consumer
+            return message.topic
+
+    # -- time ----------------------------------------------------------------------------------------------------------
+
+    async def advance(self, seconds: float) -> None:
+        """Move the time on: what is due by then has run when this returns, retries and periodic work in order."""
+        end = self.clock.time() + seconds
+        while True:
+            due = self.clock.next_due()
+            if due is None or due > end:
+                break
+            self.clock.move_to(due)
+            for sent in self._open.values():
+                if sent.runs_again_at is not None and sent.runs_again_at <= due:
+                    sent.runs_again_at = None
+                    sent.changed.clear()
+            await _a_few_turns()
+            await self._periodic.idle()
+            await self._settle()
+        self.clock.move_to(end)
+        if self._outbox is not None:
+            await self._outbox.flushed()
+
+    async def _settle(self, wanted: _Sent | None = None) -> None:
+        """Wait until nothing runs; with ``wanted`` only until that has run, or waits behind another."""
+        while True:
+            waiting = {sent.key for sent in self._open.values() if sent.runs_again_at is not None and sent.key is not None}
+            running = [
+                sent
+                for sent in self._open.values()
+                if not sent.changed.is_set() and sent.key not in waiting and wanted in {None, sent}
+            ]
+            if not running:
+                return
+            try:
+                async with asyncio.timeout(self._timeout + 5):
+                    await running[0].changed.wait()
+            except TimeoutError:
+                raise RouteMQError(
+                    f"the message on {running[0].message.topic!r} has no end yet: the database does not answer, see the log"
+                ) from None
+
+    # -- told by the dispatch ------------------------------------------------------------------------------------------
+
+    def done(self, delivery: Delivery) -> None:
+        """Take note that a handler returned."""
+        sent = self._open.pop(id(delivery.message), None)
+        if sent is not None:
+            sent.value = None if type(delivery.value) is Passed else delivery.value
+            sent.error = None
+            sent.changed.set()
+
+    def runs_again(self, delivery: Delivery, error: BaseException, seconds: float) -> None:
+        """Take note that a message failed and runs again."""
+        sent = self._open.get(id(delivery.message))
+        if sent is not None:
+            sent.error = error
+            sent.runs_again_at = self.clock.time() + seconds
+            sent.changed.set()
+
+    def failed(self, delivery: Delivery, error: BaseException) -> None:
+        """Take note that a message failed for good."""
+        sent = self._open.pop(id(delivery.message), None)
+        if sent is not None:
+            sent.error = error
+            sent.changed.set()
+
+    def _acknowledged(self, messages: Sequence[Message]) -> None:
+        """Have nothing to send a PUBACK to."""
+
+    async def _publish(
+        self, topic: str, payload: Any, *, qos: int = 0, retain: bool = False, properties: Properties | None = None
+    ) -> None:
+        check_topic(topic)
+        body = encode_any(payload)
+        try:
+            decoded = json.loads(body)
+        except ValueError:
+            decoded = body
+        if self._really_publish is not None:
+            await self._really_publish(topic, body, qos=qos, retain=retain, properties=properties)
+        self.published.append(Published(topic, decoded, body, qos, retain, properties or {}))
+
+
+async def _a_few_turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
