@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from time import monotonic, time
+from time import time
 from typing import TYPE_CHECKING, TypeVar
 
 from core.errors import CounterUnreachableError, StartError, one_line
@@ -51,7 +51,7 @@ class Windows:
     of work at 10,000 keys. Here a hit costs the same at any number of keys, and idle ones are forgotten on the way.
     """
 
-    def __init__(self, amount: int, seconds: float, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, amount: int, seconds: float, clock: Callable[[], float]) -> None:
         self._amount = amount
         self._seconds = seconds
         self._clock = clock

@@ -11,6 +11,7 @@ from hashlib import blake2b
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, get_args
+from weakref import WeakSet
 
 from core.errors import MessageError, NotYet, RouteError
 from core.middleware import DROPPED, Handler, Middleware
@@ -32,7 +33,9 @@ SPARE = 0.002
 _LIMIT = re.compile(r"[1-9][0-9]*\s*(/|per\s)\s*([1-9][0-9]*)?\s*[a-z]+", re.IGNORECASE)
 
 _redis: Redis | None = None
+_clock: Callable[[], float] = monotonic
 _made: Counter[str] = Counter()
+_limits: WeakSet[RateLimit] = WeakSet()
 
 
 def configure(url: str) -> None:
@@ -46,6 +49,14 @@ async def close() -> None:
     if _redis is not None:
         await _redis.close()
     configure("")
+
+
+def start_anew(clock: Callable[[], float] = monotonic) -> None:
+    """Forget what was counted in memory, and take the time from ``clock``, in seconds, from now on."""
+    global _clock  # noqa: PLW0603 - as above
+    _clock = clock
+    for limit in _limits:
+        limit.start_anew()
 
 
 class RateLimit(Middleware):
@@ -74,10 +85,15 @@ class RateLimit(Middleware):
         self._excess = excess
         self._seconds = self._item.get_expiry()
         self._pace = self._seconds / self._item.amount
-        self._windows = Windows(self._item.amount, self._seconds)
         # The name in Redis: the same in all processes of the same code, and different for each limit in it.
         of = key if isinstance(key, str) else getattr(key, "__qualname__", type(key).__name__) if key else "all"
         self._item.namespace = f"{module}/{of}/{_number(f'{module}/{of}/{self._item!r}')}"
+        self.start_anew()
+        _limits.add(self)
+
+    def start_anew(self) -> None:
+        """Forget what was counted in memory."""
+        self._windows = Windows(self._item.amount, self._seconds, _clock)
         # Of messages that may run again: those that were counted, those told to wait, and until when the last of a key is.
         self._counted: OrderedDict[str, None] = OrderedDict()
         self._waiting: OrderedDict[str, None] = OrderedDict()
@@ -124,7 +140,7 @@ class RateLimit(Middleware):
         """Count the message and give 0, or give the seconds until there is room for it."""
         if self._line and message_id not in self._waiting:
             # Others of the key wait already, and go first.
-            ahead = self._line.get(key, 0.0) - monotonic()
+            ahead = self._line.get(key, 0.0) - _clock()
             if ahead > 0:
                 return ahead
         if _redis is None:
@@ -136,7 +152,7 @@ class RateLimit(Middleware):
             seconds = SPARE + (await _redis.seconds_until_room(self._item, key) if wait else 0)
         if seconds == 0 and self._waiting:
             self._waiting.pop(message_id, None)
-            if self._line.get(key, inf) <= monotonic():
+            if self._line.get(key, inf) <= _clock():
                 del self._line[key]
         return seconds
 
@@ -145,7 +161,7 @@ class RateLimit(Middleware):
 
         They come back at the pace of the limit, and not all at once when the first of them has room.
         """
-        now = monotonic()
+        now = _clock()
         at = max(now + seconds + SPARE, self._line.get(key, 0.0) + self._pace)
         _remember(self._line, key, at)
         _remember(self._waiting, message_id, None)

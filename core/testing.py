@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from core import rate_limit
 from core.clock import ManualClock
 from core.codecs import encode_any
 from core.database import ambient
@@ -101,6 +102,7 @@ class TestClient:
             assert await client.send("devices/1/data", {"value": 21.5}) == {"status": "success", "reading_id": 1}
 
     The time stands still: retries and the periodic work (``@every``) of ``controllers`` happen when ``advance`` moves it.
+    Rate limits go by that time as well, and start anew.
     ``retry`` and ``timeout`` (seconds) hold for routes that name none; ``publish`` is what really publishes, by default
     nothing does. ``published`` and ``dead_letters`` are lists that grow. Raises RouteMQError where a route is
     ``exactly_once`` and no database is configured.
@@ -166,6 +168,7 @@ class TestClient:
             await self._processed.load()
             self._processed.connected(session_present=True)
             self._outbox.start()
+        rate_limit.start_anew(self.clock.time)
         self._periodic.start()
         await _a_few_turns()
         return self
@@ -178,6 +181,7 @@ class TestClient:
         await self._consumer.stop(0)
         if self._outbox is not None:
             await self._outbox.stop()
+        rate_limit.start_anew()
 
     # -- sending -------------------------------------------------------------------------------------------------------
 

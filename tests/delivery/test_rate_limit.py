@@ -11,12 +11,13 @@ from core import rate_counts, rate_limit
 from core.database import ambient
 from core.delivery import outage
 from core.delivery.tables import metadata
-from core.errors import CounterUnreachableError, DatabaseUnreachableError, RouteError, StartError
+from core.errors import CounterUnreachableError, DatabaseUnreachableError, NotYet, RouteError, StartError
 from core.model import Model
 from core.rate_counts import Windows
 from core.rate_limit import RateLimit
 from core.retry import Retry
 from core.router import Router
+from core.testing import TestClient
 from tests.database.conftest import url_of
 from tests.database.models import Meter, Plain
 from tests.delivery.worker import running
@@ -207,16 +208,32 @@ def test_windows_move_with_each_message_and_forget_idle_keys():
 
 def test_what_is_remembered_has_a_bound(monkeypatch, caplog):
     monkeypatch.setattr(rate_counts, "MOST_KEYS", 100)
-    windows = Windows(2, 3600)
+    windows = Windows(2, 3600, monotonic)
     for number in range(1000):
         assert windows.take(str(number)) == 0
     assert len(windows) == 100
     assert len(caplog.records) == 1
     monkeypatch.setattr(rate_counts, "MOST_STAMPS", 20)
-    windows = Windows(15, 3600)
+    windows = Windows(15, 3600, monotonic)
     assert [windows.take(key) for key in "abc" for _ in range(15)] == [0] * 45
     assert windows._stamps <= 35
     assert windows.take("c") > 0
+
+
+async def test_the_test_client_moves_the_time_of_limits_and_starts_them_anew(router):
+    seen = noting(router, RateLimit("2/minute", excess="wait"))
+    for _ in range(2):
+        async with TestClient(router) as client:
+            await client.send("t/a", 1)
+            await client.send("t/a", 2)
+            with pytest.raises(NotYet):
+                await client.send("t/a", 3)
+            await client.advance(50)
+            assert [number for _, number in seen] == [1, 2]
+            await client.advance(11)
+            assert [number for _, number in seen] == [1, 2, 3]
+            assert client.dead_letters == []
+        seen.clear()
 
 
 @pytest.mark.parametrize(
