@@ -127,6 +127,14 @@ def doctor() -> None:
 
 
 @app.command()
+def shell() -> None:
+    """Open a Python prompt with the application loaded; or run what standard input has."""
+    from bootstrap.shell import shell as opened  # noqa: PLC0415
+
+    raise typer.Exit(opened(settings(), lambda line: out.print(line, markup=False, soft_wrap=True)))
+
+
+@app.command()
 def make(
     kind: Annotated[Kind, typer.Argument(help="What to make.", show_default=False)],
     name: Annotated[str, typer.Argument(help="Its name, such as MeterReading or meter_reading.")],
