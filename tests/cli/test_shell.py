@@ -109,7 +109,6 @@ async def test_a_failure_ends_a_script_with_1_and_shows_where(project):  # noqa:
     code, said = await run(one, "print('before')\nx = (\n")
     assert (code, "SyntaxError" in said, "before" in said) == (1, True, False)
     assert await run(one, "raise SystemExit(7)") == (7, "")
-    assert await run(one, "") == (0, "")
 
 
 async def test_publish_reaches_the_broker_and_says_when_there_is_none(project):  # noqa: F811
