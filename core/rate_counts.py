@@ -29,8 +29,8 @@ MOST_STAMPS = 1_000_000
 """Messages of one limit that are kept in memory, as their times, over all its keys."""
 MOST_AT_ONCE = 16
 """Connections to Redis."""
-PATIENCE = 5.0
-"""Seconds after which Redis is held to be away."""
+PATIENCE = 2.0
+"""Seconds after which Redis is held to be away: well within the time that handlers have, as it is part of it."""
 
 
 class _Ring:
@@ -118,9 +118,16 @@ class Redis:
         self._away = StorageError
         try:
             from redis.asyncio import BlockingConnectionPool  # noqa: PLC0415
+            from redis.asyncio.retry import Retry  # noqa: PLC0415
+            from redis.backoff import NoBackoff  # noqa: PLC0415
 
             self._pool = BlockingConnectionPool.from_url(
-                url, max_connections=MOST_AT_ONCE, timeout=PATIENCE, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE
+                url,
+                max_connections=MOST_AT_ONCE,
+                timeout=PATIENCE,
+                socket_timeout=PATIENCE,
+                socket_connect_timeout=PATIENCE,
+                retry=Retry(NoBackoff(), 0),
             )
             storage = RedisStorage(
                 "async+redis://",

@@ -44,6 +44,12 @@ def configure(url: str) -> None:
     _redis = Redis(url) if url else None
 
 
+async def check() -> None:
+    """Ask the Redis server whether it counts, if there is one. Raises CounterUnreachableError."""
+    if _redis is not None:
+        await _redis.seconds_until_room(_parse("1/second"), "doctor")
+
+
 async def close() -> None:
     """Let go of the Redis server, if there is one."""
     if _redis is not None:

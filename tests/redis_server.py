@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,11 @@ REDIS = shutil.which("redis-server")
 
 def require_redis() -> None:
     """Skip the test where Redis is not installed; fail it where it has to be (in CI)."""
-    if REDIS is None:
+    missing = [name for name, there in (("redis-server", REDIS), ("the package redis", find_spec("redis"))) if there is None]
+    if missing:
         if os.environ.get("ROUTEMQ_REQUIRE_REDIS"):
-            pytest.fail("redis-server is not installed, and ROUTEMQ_REQUIRE_REDIS is set")
-        pytest.skip("redis-server is not installed")
+            pytest.fail(f"{missing[0]} is not installed, and ROUTEMQ_REQUIRE_REDIS is set")
+        pytest.skip(f"{missing[0]} is not installed")
 
 
 class RedisServer:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+
 import pytest
 
-from tests.redis_server import RedisServer
+from core import rate_limit
+from core.errors import CounterUnreachableError
+from tests.redis_server import RedisServer, require_redis
 from tests.waiting import until
 
 ROUTER = """
@@ -56,6 +61,26 @@ async def test_two_workers_share_a_limit_and_messages_wait_while_redis_is_away(p
         assert await worker.stop() == 0
         assert "Traceback" not in worker.output
         assert "0 in hand" in worker.output.rpartition("stopped: ")[2]
+
+
+async def test_a_server_that_hangs_is_away_before_handlers_time_out():
+    require_redis()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        rate_limit.configure(f"redis://127.0.0.1:{server.getsockname()[1]}")
+        try:
+            async with asyncio.timeout(6):
+                with pytest.raises(CounterUnreachableError, match=r"127\.0\.0\.1.*does not count"):
+                    await rate_limit.check()
+        finally:
+            await rate_limit.close()
+
+
+async def test_the_doctor_asks_the_server(project, redis):
+    one = project(RATE_LIMIT_URL=redis.url)
+    assert f"counted on {redis.url}, which answers" in (await one.command("doctor"))[1]
+    redis.stop()
+    code, said = await one.command("doctor")
+    assert (code, "does not count: ConnectionError" in said) == (1, True)
 
 
 async def test_a_redis_url_that_cannot_be_is_told_in_one_line(project):

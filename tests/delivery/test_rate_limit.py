@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from time import monotonic
 
 import pytest
@@ -244,7 +245,7 @@ def test_a_limit_that_is_none_is_refused_with_what_is_right(text):
         RateLimit(text)
 
 
-def test_what_else_cannot_be_is_refused(router):
+def test_what_else_cannot_be_is_refused(router, monkeypatch):
     with pytest.raises(RouteError, match=r"excess='ignore'.*dead_letter, drop, wait"):
         RateLimit("1/minute", excess="ignore")
 
@@ -255,8 +256,9 @@ def test_what_else_cannot_be_is_refused(router):
         RateLimit("1/minute", key=key)
     with pytest.raises(RouteError, match=r"device/<id>.*RateLimit\(key='device_id'\).*its parameters are id"):
         router.on("device/<id>", key, middleware=[RateLimit("1/minute", key="device_id")])
-    with pytest.raises(StartError, match=r"redis://x:\*\*\*@host:port cannot be read"):
-        rate_limit.configure("redis://x:secret@host:port")
+    monkeypatch.setitem(sys.modules, "redis.asyncio", None)
+    with pytest.raises(StartError, match=r"RATE_LIMIT_URL=redis://x:\*\*\*@host needs the package redis.*pip install"):
+        rate_limit.configure("redis://x:secret@host")
 
 
 @pytest.mark.parametrize("text", ["100/minute", "5 per second", "1000 per 2 hours", " 7/Day "])
