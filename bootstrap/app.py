@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from bootstrap import storage
 from bootstrap.status import StatusLine, start_block
-from core import rate_limit
+from core import __version__, rate_limit
 from core.clock import SystemClock
 from core.database import ambient
 from core.delivery.acknowledge import Acknowledgements
@@ -30,10 +30,11 @@ from core.discovery import controllers, discover
 from core.errors import SessionTakenOverError, StartError
 from core.model import Model
 from core.periodic import Periodic, jobs_of
-from core.publisher import Publisher
+from core.publisher import Publisher, set_current
 from core.retry import Retry
 from core.transport.connect import connector
 from core.transport.embedded import EmbeddedBroker
+from core.transport.presence import Presence
 from core.transport.session import Session
 
 if TYPE_CHECKING:
@@ -88,9 +89,16 @@ class Application:
         record = SessionRecord(storage.sessions(), options.client_id, options.address)
         filters = [subscription.topic_filter for subscription in subscriptions]
         stale = await storage.once_it_answers(lambda: record.take(filters))
-        session = self._session = Session(connector(options), options.address, subscriptions, stale=stale, hold=record)
         publishing = replace(options, client_id=f"{options.client_id}-p", clean_start=True)
-        publisher = self._publisher = Publisher(connector(publishing), options.address)
+        publisher = self._publisher = Publisher(connector(publishing), options.address, settings.response_topic)
+        set_current(publisher)
+        presence = None
+        if settings.status_topic:
+            presence = Presence(settings.status_topic, options.client_id, __version__)
+            options = replace(options, will=presence.will())
+        session = self._session = Session(
+            connector(options), options.address, subscriptions, stale=stale, hold=record, presence=presence
+        )
         acknowledgements = Acknowledgements(session.acknowledge)
         dispatch = Dispatch(
             self.ledger,
@@ -180,6 +188,7 @@ class Application:
                     await self._outbox.flushed()
             await self._outbox.stop()
         if self._publisher is not None:
+            set_current(None)
             await self._publisher.stop()
         if self._status is not None:
             await self._status.stop()

@@ -83,6 +83,7 @@ class PostgresClones:
         self._thread.start()
         self._engine: AsyncEngine = create_async_engine(self._server, isolation_level="AUTOCOMMIT", pool_size=1)
         self._next: Any = None
+        self._dropped: list[Any] = []
         self._call(self._make(f"{self._prefix}_template"))
         self._call(set_up(self._url(f"{self._prefix}_template")))
         self._prepare()
@@ -117,13 +118,16 @@ class PostgresClones:
 
     def give_back(self, url: str) -> None:
         """Have the copy dropped."""
-        self._start(self._drop(make_url(url).database or ""))
+        self._dropped = [drop for drop in self._dropped if not drop.done()]
+        self._dropped.append(self._start(self._drop(make_url(url).database or "")))
 
     def close(self) -> None:
         """Drop the template, and the copy that nobody has taken."""
         with suppress(Exception):
-            name = self._next.result()
-            self._call(self._drop(name))
+            self.give_back(self._url(self._next.result()))
+        for drop in self._dropped:
+            with suppress(Exception):
+                drop.result()
         self._call(self._drop(f"{self._prefix}_template"))
         self._call(self._engine.dispose())
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import sys
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select
 
 from bootstrap import storage
 from bootstrap.console import Background, Console, complete_names
-from bootstrap.load import PATIENCE, publishing
-from config.settings import shown
+from bootstrap.load import PATIENCE
+from config.settings import CLIENT_ID, shown
 from core import __version__
 from core.discovery import controllers, discover
 from core.errors import BrokerUnreachableError
 from core.model import Base, Model
+from core.publisher import Publisher, publish, set_current
+from core.request import request
 from core.testing import TestClient
+from core.transport.connect import connector
+from core.transport.embedded import find_running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from config.settings import Settings
     from core.message import Properties
-    from core.publisher import Publisher
     from core.router import Router
 
 MOST_HISTORY = 1000
@@ -34,13 +39,12 @@ DATABASE_PATIENCE = 5.0
 
 
 class Shell:
-    """The application, loaded without a worker: ``send`` and ``publish`` are two of the prompt's names."""
+    """The application, loaded without a worker: ``send``, ``publish`` and ``request`` are names of the prompt's."""
 
     def __init__(self, settings: Settings, router: Router, say: Callable[[str], None]) -> None:
         self._settings = settings
         self._router = router
         self._say = say
-        self._open = AsyncExitStack()
         self._publisher: Publisher | None = None
 
     async def send(
@@ -50,29 +54,49 @@ class Shell:
 
         See ``core.testing.TestClient.send``. What it writes to the database stays; what it publishes is shown and not sent.
         """
-        async with TestClient(self._router, timeout=self._settings.handler_timeout) as client:
-            try:
-                return await client.send(topic, payload, qos=qos, retain=retain, properties=properties)
-            finally:
-                for published in client.published:
-                    self._say(f"published {published.topic}: {published.payload!r}")
-                for letter in client.dead_letters:
-                    self._say(f"now a dead letter: {letter.reason}")
+        try:
+            async with TestClient(self._router, timeout=self._settings.handler_timeout) as client:
+                try:
+                    return await client.send(topic, payload, qos=qos, retain=retain, properties=properties)
+                finally:
+                    for published in client.published:
+                        self._say(f"published {published.topic}: {published.payload!r}")
+                    for letter in client.dead_letters:
+                        self._say(f"now a dead letter: {letter.reason}")
+        finally:
+            set_current(self._publisher)
 
     async def publish(
         self, topic: str, payload: Any, *, qos: int = 1, retain: bool = False, properties: Properties | None = None
     ) -> None:
-        """Publish to the broker, which is connected to by the first call. Raises BrokerUnreachableError."""
+        """Publish to the broker; see ``core.publisher.publish``. Raises BrokerUnreachableError."""
+        await self._connect()
         try:
             async with asyncio.timeout(PATIENCE):
-                if self._publisher is None:
-                    self._publisher = await self._open.enter_async_context(publishing(self._settings))
-                await self._publisher.publish(topic, payload, qos=qos, retain=retain, properties=properties)
+                await publish(topic, payload, qos=qos, retain=retain, properties=properties)
         except TimeoutError:
             raise BrokerUnreachableError(f"the message was not acknowledged within {PATIENCE:.0f} s") from None
 
+    async def request(self, topic: str, payload: Any, **how: Any) -> Any:
+        """Ask a device and give its answer; see ``core.request.request``. Raises BrokerUnreachableError."""
+        await self._connect()
+        return await request(topic, payload, **how)
+
+    async def _connect(self) -> None:
+        """Have this process publish to the broker, to which the first message opens the connection."""
+        if self._publisher is None:
+            client_id = f"shell-{secrets.token_hex(6)}"
+            options = replace(await find_running(self._settings.connect_options()), client_id=client_id, clean_start=True)
+            response_topic = self._settings.mqtt_response_topic.replace(CLIENT_ID, client_id)
+            self._publisher = Publisher(connector(options), options.address, response_topic)
+        set_current(self._publisher)
+
     async def open(self) -> None:
-        """Make the tables that are missing where ``run`` would; the shell begins without a database that is away."""
+        """Make the tables that are missing where ``run`` would; the shell starts without broker and database too."""
+        try:
+            await self._connect()
+        except BrokerUnreachableError as error:
+            set_current(None, str(error))
         if not (Model._is_enabled and self._settings.auto_migrate):
             return
         try:
@@ -83,7 +107,9 @@ class Shell:
 
     async def close(self) -> None:
         """Let go of broker and database."""
-        await self._open.aclose()
+        set_current(None)
+        if self._publisher is not None:
+            await self._publisher.stop()
         await Model.close()
 
 
@@ -109,6 +135,7 @@ def shell(settings: Settings, say: Callable[[str], None]) -> int:
         "select": select,
         "func": func,
         "publish": this.publish,
+        "request": this.request,
         "send": this.send,
         "__name__": "__console__",
     }
@@ -133,7 +160,7 @@ def _banner(settings: Settings, models: dict[str, Any], handlers: dict[str, Any]
     return (
         f"RouteMQ {__version__} on {database}; await works here, Ctrl-C stops a statement, Ctrl-D ends\n"
         f"there are Model, select, func, settings, router; models {_listed(models)}; controllers {_listed(handlers)}\n"
-        'await send("topic", {...}) runs a message through the application here, await publish("topic", {...}) sends one'
+        "await send(topic, payload) runs a message through the application here, publish and request go to the broker"
     )
 
 

@@ -62,6 +62,10 @@ class SessionTakenOverError(TransportError):
     """Another client connected with the same client identifier, and the broker gave it the session."""
 
 
+class RequestError(RouteMQError):
+    """A request to a device, or a publication, that cannot be sent from where it was asked for, or as it was."""
+
+
 class RequestTimeoutError(TransportError, TimeoutError):
     """A device did not answer a request in time."""
 

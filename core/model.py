@@ -397,11 +397,24 @@ async def _write(kind: Kind, value: Any, *, gather: bool) -> Any:
 def _alike(model: type[M], rows: Sequence[Mapping[str, Any] | M]) -> list[dict[str, Any]] | None:
     """Give ``rows`` as they can be inserted by one statement; None where they are not alike, or not plain."""
     kept: list[dict[str, Any]] = []
+    unless_none: tuple[str, ...] = ()
     for row in rows:
+        if (
+            kept
+            and type(row) is dict
+            and row.keys() == kept[0].keys()
+            and PLAIN.issuperset(map(type, row.values()))
+            and not (unless_none and None in [row[name] for name in unless_none])
+        ):
+            kept.append(row)
+            continue
         values = dict(row) if isinstance(row, Mapping) else None
         kind = _insertion(model, values) if values is not None else None
         if values is None or kind is None or (kept and values.keys() != kept[0].keys()):
             return None
+        if not kept:
+            insertion = insertion_of(cast("Any", model), tuple(values))
+            unless_none = insertion.unless_none if insertion is not None else ()
         kept.append(values)
     return kept or None
 

@@ -25,20 +25,23 @@ from core.errors import NoRouteError, RouteMQError
 from core.message import Message
 from core.middleware import Passed
 from core.periodic import Periodic, jobs_of
+from core.publisher import Publisher, set_current
 from core.retry import Retry
-from core.topics import check_topic
+from core.topics import check_filter, check_topic, matches
+from core.transport.base import Subscription
+from core.transport.memory import MemoryBroker
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
     from types import TracebackType
     from typing import Self
 
-    from core.context import Publish
     from core.controller import Controller
     from core.delivery.dead_letters import Also, DeadLetter, DeadLetters
     from core.delivery.delivery import Delivery
     from core.message import Properties
     from core.router import Router
+    from core.transport.base import Connack, Connection
 
 __all__ = ["ManualClock", "Published", "TestClient"]
 
@@ -83,6 +86,60 @@ class _Letters:
         self._kept.append(dead_letter)
 
 
+class _Devices:
+    """The listener of a connection that hears all that the application publishes, and answers as devices do."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+        self._connection: Connection | None = None
+        self.answers: list[tuple[str, Any, str | None]] = []
+
+    async def start(self) -> None:
+        """Begin to hear."""
+        self._connection = self._broker.connector("devices")(self, 1)
+        await self._connection.open()
+        await self._connection.subscribe([Subscription("#", 1)])
+
+    async def stop(self) -> None:
+        """Hear no more."""
+        if self._connection is not None:
+            await self._connection.close()
+
+    def connected(self, connack: Connack) -> None:
+        """Have nothing to do."""
+
+    def disconnected(self) -> None:
+        """Have nothing to do."""
+
+    def receive(self, message: Message) -> None:
+        """Answer, with the next turn of the event loop, by the first device that has this topic."""
+        if message.qos and self._connection is not None:
+            self._connection.acknowledge([message.packet_id])
+        for topic_filter, answer, on in self.answers:
+            if matches(topic_filter, message.topic):
+                asyncio.get_running_loop().call_soon(self._answer, message, answer, on)
+                return
+
+    def _answer(self, message: Message, answer: Any, on: str | None) -> None:
+        value = answer(_published(message)) if callable(answer) else answer
+        properties = message.properties or {}
+        topic = on or properties.get("response_topic")
+        if value is None or topic is None:
+            return
+        told: Properties = {}
+        if "correlation_data" in properties:
+            told["correlation_data"] = properties["correlation_data"]
+        self._broker.publish(topic, encode_any(value), qos=1, properties=told)
+
+
+def _published(message: Message) -> Published:
+    try:
+        payload = json.loads(message.body)
+    except ValueError:
+        payload = message.body
+    return Published(message.topic, payload, message.body, message.qos, message.retain, message.properties or {})
+
+
 class _Reading:
     """Nothing is read from a network."""
 
@@ -103,9 +160,9 @@ class TestClient:
 
     The time stands still: retries and the periodic work (``@every``) of ``controllers`` happen when ``advance`` moves it.
     Rate limits go by that time as well, and start anew.
-    ``retry`` and ``timeout`` (seconds) hold for routes that name none; ``publish`` is what really publishes, by default
-    nothing does. ``published`` and ``dead_letters`` are lists that grow. Raises RouteMQError where a route is
-    ``exactly_once`` and no database is configured.
+    ``retry`` and ``timeout`` (seconds) hold for routes that name none. Publishing goes to a broker in memory, also that of
+    ``core.publisher.publish`` and ``core.request.request``, to which ``answer`` makes devices. ``dead_letters`` is a list
+    that grows. Raises RouteMQError where a route is ``exactly_once`` and no database is configured.
     """
 
     # pytest would take it for a test.
@@ -118,18 +175,18 @@ class TestClient:
         controllers: Iterable[type[Controller]] = (),
         retry: Retry | None = None,
         timeout: float = 30,
-        publish: Publish | None = None,
     ) -> None:
         router.freeze()
         self._router = router
-        self._really_publish = publish
+        self._broker = MemoryBroker()
+        self._publisher = Publisher(self._broker.connector("application", clean_start=True), "memory")
+        self._devices = _Devices(self._broker)
         self._numbers = count(1)
         self._open: dict[int, _Sent] = {}
         self._last: dict[str, Message] = {}
         self._timeout = timeout
         self.clock = ManualClock()
         self.ledger = Ledger()
-        self.published: list[Published] = []
         self.dead_letters: list[DeadLetter] = []
         database = ambient.current.database
         table = None if database is None else DeadLetterTable(database.begin, MOST_DEAD_LETTERS)
@@ -139,7 +196,7 @@ class TestClient:
             acknowledgements,
             _Letters(self.dead_letters, table),
             _Letters(self.dead_letters, None),
-            self._publish,
+            self._publisher.publish,
             "test",
             retry or Retry(),
             timeout,
@@ -155,7 +212,7 @@ class TestClient:
                     "a route is exactly_once and no database is configured; use the fixture db, or call Model.configure(url)"
                 )
             self._processed = Processed(database.begin, "test", "test")
-            self._outbox = Outbox(database.begin, self._publish, "test")
+            self._outbox = Outbox(database.begin, self._publisher.publish, "test")
             mode = ExactlyOnce(database.writing, self._processed, self._outbox, "test", 604_800)
         self._consumer = Consumer(
             router, self.ledger, acknowledgements, self._dispatch, _Reading(), MOST_HELD, exactly_once=mode
@@ -169,6 +226,8 @@ class TestClient:
             self._processed.connected(session_present=True)
             self._outbox.start()
         rate_limit.start_anew(self.clock.time)
+        await self._devices.start()
+        set_current(self._publisher)
         self._periodic.start()
         await _a_few_turns()
         return self
@@ -182,6 +241,14 @@ class TestClient:
         if self._outbox is not None:
             await self._outbox.stop()
         rate_limit.start_anew()
+        set_current(None)
+        await self._publisher.stop()
+        await self._devices.stop()
+
+    @property
+    def published(self) -> list[Published]:
+        """What the application published, in order: the latest 10,000 messages."""
+        return [_published(message) for message in self._broker.published]
 
     # -- sending -------------------------------------------------------------------------------------------------------
 
@@ -216,6 +283,14 @@ class TestClient:
             raise RouteMQError(f"nothing was sent{f' on {topic}' if topic else ''} that could come again")
         again = Message(last.topic, last.body, last.qos, last.packet_id, 1, last.properties, retain=last.retain, dup=True)
         return await self._deliver(again)
+
+    def answer(self, topic_filter: str, answer: Any, *, on: str | None = None) -> None:
+        """Be a device that answers what the application sends to ``topic_filter``, as ``core.request.request`` expects.
+
+        ``answer`` is the payload of the answer, or takes the message, a Published, and gives the payload; None is no answer.
+        It goes to the response topic of the message with its correlation data, or to the topic ``on``.
+        """
+        self._devices.answers.insert(0, (check_filter(topic_filter), answer, on))
 
     def _encode(self, topic: str, payload: Any) -> bytes:
         try:
@@ -314,19 +389,6 @@ class TestClient:
 
     def _acknowledged(self, messages: Sequence[Message]) -> None:
         """Have nothing to send a PUBACK to."""
-
-    async def _publish(
-        self, topic: str, payload: Any, *, qos: int = 0, retain: bool = False, properties: Properties | None = None
-    ) -> None:
-        check_topic(topic)
-        body = encode_any(payload)
-        try:
-            decoded = json.loads(body)
-        except ValueError:
-            decoded = body
-        if self._really_publish is not None:
-            await self._really_publish(topic, body, qos=qos, retain=retain, properties=properties)
-        self.published.append(Published(topic, decoded, body, qos, retain, properties or {}))
 
 
 async def _a_few_turns() -> None:

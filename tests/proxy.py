@@ -12,6 +12,7 @@ class Proxy:
     def __init__(self, target: int) -> None:
         self._target = target
         self._writers: set[asyncio.StreamWriter] = set()
+        self._kept: list[asyncio.StreamWriter] = []
         self._server: asyncio.Server | None = None
         self.port = 0
 
@@ -32,12 +33,13 @@ class Proxy:
         finally:
             self._writers -= {writer, other_writer}
 
-    @staticmethod
-    async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65_536):
                 writer.write(data)
                 await writer.drain()
+        if writer in self._kept:
+            return
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
@@ -47,7 +49,15 @@ class Proxy:
         for writer in list(self._writers):
             writer.transport.abort()
 
+    def cut_ours(self) -> None:
+        """Cut all connections to those who connected; the other side does not hear of it."""
+        self._kept += [writer for writer in self._writers if writer.get_extra_info("peername")[1] == self._target]
+        for writer in self._writers - set(self._kept):
+            writer.transport.abort()
+
     async def stop(self) -> None:
         self.cut()
+        for writer in self._kept:
+            writer.transport.abort()
         if self._server is not None:
             self._server.close()

@@ -29,7 +29,7 @@ class SensorController(Controller):
         return {"status": "success", "reading_id": reading.id}
 
     async def get_device_history(self, context: Context[dict[str, Any]]) -> dict[str, Any]:
-        """Publish the readings of the last ``hours`` (default 24) on ``devices/<device_id>/history/result``."""
+        """Answer with the readings of the last ``hours`` (default 24)."""
         device_id = context["params"]["device_id"]
         hours = float(context["payload"].get("hours", 24))
         readings = await Model.where(
@@ -39,6 +39,4 @@ class SensorController(Controller):
             order_by=SensorReading.timestamp,
             limit=1000,
         )
-        history = {"device_id": device_id, "hours": hours, "readings": [reading.to_dict() for reading in readings]}
-        await context["publish"](f"devices/{device_id}/history/result", history)
-        return history
+        return {"device_id": device_id, "hours": hours, "readings": [reading.to_dict() for reading in readings]}

@@ -9,4 +9,4 @@ router = Router()
 
 with router.group("devices/<device_id>", qos=1) as devices:
     devices.on("data", SensorController.handle_sensor_data)
-    devices.on("history", SensorController.get_device_history)
+    devices.on("history", SensorController.get_device_history, reply="devices/<device_id>/history/result")

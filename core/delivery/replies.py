@@ -89,10 +89,12 @@ def _topic(delivery: Delivery) -> str | None:
 def _made(delivery: Delivery, topic: str, body: bytes, content_type: str | None) -> Reply:
     told: Properties = {}
     properties = delivery.message.properties
-    if properties is not None and "correlation_data" in properties:
-        told["correlation_data"] = properties["correlation_data"]
-    if content_type is not None:
-        told["content_type"] = content_type
+    # Who names no response topic may know no properties: rumqttd, for one, breaks 3.1.1 clients off that would get some.
+    if properties is not None and "response_topic" in properties:
+        if "correlation_data" in properties:
+            told["correlation_data"] = properties["correlation_data"]
+        if content_type is not None:
+            told["content_type"] = content_type
     return Reply(topic, body, delivery.message.qos, told or None)
 
 

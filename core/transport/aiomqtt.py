@@ -116,7 +116,7 @@ class AiomqttConnection(Connection):
         raise AssertionError("unreachable")
 
     async def _open(self, version: str, timeout: float) -> Connack:
-        options = self._options
+        options, will = self._options, self._options.will
         self._closed = self._loop.create_future()
         self._refusal = None
         answered: asyncio.Future[Connack] = self._loop.create_future()
@@ -137,6 +137,7 @@ class AiomqttConnection(Connection):
             tls_context=tls_context(options) if options.tls else None,
             max_inflight_messages=65_535,
             max_queued_outgoing_messages=0,
+            will=None if will is None else aiomqtt.Will(will.topic, will.body, will.qos, will.retain),
         )
         # The one private name of aiomqtt that is needed: its paho client. All that is called on that is public, but for
         # two things said where they are done.
@@ -384,7 +385,10 @@ class AiomqttConnection(Connection):
         if self._version.known == "5":
             topics: Any = [
                 # Retained messages only for new subscriptions, not again on each reconnect (MQTT 5, 3.8.3.1).
-                (s.topic_filter, SubscribeOptions(qos=s.qos, retainAsPublished=True, retainHandling=1))
+                (
+                    s.topic_filter,
+                    SubscribeOptions(s.qos, retainAsPublished=s.retained, retainHandling=1 if s.retained else 2),
+                )
                 for s in subscriptions
             ]
             if identifier is not None:

@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 class Subscription:
     """One topic filter (MQTT 5, 4.7) and the highest QoS at which its messages are wanted: 0 or 1.
 
-    ``identifier`` comes with its messages where the version has it (MQTT 5, 3.8.2.1.2).
+    ``identifier`` comes with its messages where the version has it (MQTT 5, 3.8.2.1.2). Without ``retained`` the
+    broker leaves out what was retained before (MQTT 5, 3.8.3.1); on 3.1.1 it comes, and says that it is retained.
     """
 
     topic_filter: str
     qos: int = 0
     identifier: int | None = None
+    retained: bool = True
 
 
 @dataclass(frozen=True, slots=True)

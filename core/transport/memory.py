@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from core.message import Properties
     from core.transport.base import Connect, Listener, Subscription
+    from core.transport.options import Will
 
 MOST_REMEMBERED = 10_000
 
@@ -37,8 +38,8 @@ class MemoryBroker:
     """Takes publications and hands them to the connections subscribed to them.
 
     It keeps sessions, sends what is unacknowledged again in order with DUP set, honours the client's Receive Maximum,
-    keeps retained messages, and gives one copy to a client whose filters overlap. ``published`` holds the latest 10,000
-    messages that clients published.
+    keeps retained messages, gives one copy to a client whose filters overlap, and publishes the will of a connection that
+    was cut. ``published`` holds the latest 10,000 messages that clients published.
     """
 
     def __init__(self) -> None:
@@ -48,13 +49,15 @@ class MemoryBroker:
         self._sessions: dict[str, _MemorySession] = {}
         self._retained: dict[str, Message] = {}
 
-    def connector(self, client_id: str, *, clean_start: bool = False, receive_maximum: int = 65_535) -> Connect:
+    def connector(
+        self, client_id: str, *, clean_start: bool = False, receive_maximum: int = 65_535, will: Will | None = None
+    ) -> Connect:
         """Give what makes connections of the client ``client_id`` to this broker."""
 
         def connect(listener: Listener, number: int) -> Connection:
             if clean_start:
                 self._sessions.pop(client_id, None)
-            return MemoryConnection(self, client_id, receive_maximum, listener, number)
+            return MemoryConnection(self, client_id, receive_maximum, listener, number, will)
 
         return connect
 
@@ -91,7 +94,7 @@ class MemoryBroker:
         check_filter(subscription.topic_filter)
         new = subscription.topic_filter not in session.subscriptions
         session.subscriptions[subscription.topic_filter] = subscription.qos
-        for message in list(self._retained.values()) if new else ():
+        for message in list(self._retained.values()) if new and subscription.retained else ():
             if matches(subscription.topic_filter, message.topic):
                 qos = min(message.qos, subscription.qos)
                 self._give(session, Message(message.topic, message.body, qos, 0, 0, message.properties, retain=True))
@@ -118,13 +121,22 @@ class MemoryBroker:
 class MemoryConnection(Connection):
     """A connection to a MemoryBroker."""
 
-    def __init__(self, broker: MemoryBroker, client_id: str, receive_maximum: int, listener: Listener, number: int) -> None:
+    def __init__(
+        self,
+        broker: MemoryBroker,
+        client_id: str,
+        receive_maximum: int,
+        listener: Listener,
+        number: int,
+        will: Will | None = None,
+    ) -> None:
         self.listener = listener
         self.number = number
         self.reading = True
         self._broker = broker
         self._client_id = client_id
         self._receive_maximum = receive_maximum
+        self._will = will
         self._session: _MemorySession | None = None
         self._closed: asyncio.Future[Closure] = asyncio.get_running_loop().create_future()
 
@@ -200,11 +212,14 @@ class MemoryConnection(Connection):
             if self._session.connection is self:
                 self._session.connection = None
             self.listener.disconnected()
+            if self._will is not None:
+                self._broker.publish(self._will.topic, self._will.body, qos=self._will.qos, retain=self._will.retain)
 
     async def closed(self) -> Closure:
         """Wait for the end."""
         return await asyncio.shield(self._closed)
 
     async def close(self) -> None:
-        """Disconnect; the broker keeps the session."""
+        """Disconnect; the broker keeps the session and throws the will away."""
+        self._will = None
         self.drop("closed")

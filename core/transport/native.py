@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from core.transport.base import Listener, Subscription
-    from core.transport.options import ConnectOptions
+    from core.transport.options import ConnectOptions, Will
 
 BUFFER = 256 * 1024
 MOST_PUBLISHING = 500
@@ -173,6 +173,7 @@ class NativeConnection(Connection):
             keep_alive=options.keepalive,
             session_expiry_interval=0 if options.clean_start else options.session_expiry,
             receive_max=options.receive_maximum,
+            will=_will(options.will) if options.will is not None else None,
         ).write()
 
     async def _answer(self) -> mqtt5.ConnAckPacket:
@@ -294,7 +295,12 @@ class NativeConnection(Connection):
                 mqtt5.TopicFilter(
                     s.topic_filter,
                     max_qos=mqtt5.QoS(s.qos),
-                    retain_handling=mqtt5.RetainHandling.SEND_IF_SUBSCRIPTION_NOT_EXISTS,
+                    retain_as_published=s.retained,
+                    retain_handling=(
+                        mqtt5.RetainHandling.SEND_IF_SUBSCRIPTION_NOT_EXISTS
+                        if s.retained
+                        else mqtt5.RetainHandling.SEND_NEVER
+                    ),
                 )
                 for s in group
             ]
@@ -428,6 +434,10 @@ class NativeConnection(Connection):
             self._timer.cancel()
         if self._transport is not None:
             self._transport.abort()
+
+
+def _will(will: Will) -> mqtt5.Will:
+    return mqtt5.Will(will.topic, payload=will.body, qos=mqtt5.QoS(will.qos), retain=will.retain)
 
 
 def _subscribe_packet(filters: list[mqtt5.TopicFilter], identifier: int | None, packet_id: int) -> bytes:

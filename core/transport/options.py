@@ -15,6 +15,16 @@ PORTS = {"unix": 0, "mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443, "embedded
 
 
 @dataclass(frozen=True, slots=True)
+class Will:
+    """What the broker publishes when the connection ends without a DISCONNECT (MQTT 5, 3.1.2.5)."""
+
+    topic: str
+    body: bytes
+    qos: int = 1
+    retain: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectOptions:
     """What CONNECT and the network connection need.
 
@@ -42,6 +52,7 @@ class ConnectOptions:
     tls_verify: bool = True
     connect_timeout: float = 10
     transport: str = "auto"
+    will: Will | None = None
 
     @property
     def tls(self) -> bool:

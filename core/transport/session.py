@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from core.message import Message, Properties
     from core.transport.base import Connack, Connect, Connection, Listener, Subscription
+    from core.transport.presence import Presence
 
 log = logging.getLogger("routemq.transport")
 
@@ -43,6 +44,7 @@ class Session:
     ``address`` names the broker in the log. What is subscribed is told to the broker on the first connection, and again
     on each later one on which it has lost the session; ``stale`` filters, of routes that are gone, are unsubscribed on the
     first. ``hold`` is asked before each reconnection, since not every broker says that another client took over.
+    ``presence`` is published, retained: online on each connection, offline before DISCONNECT.
 
     The log has one line when the connection is down, one a minute while it stays so or when the reason changes, and one
     when it is back.
@@ -56,12 +58,15 @@ class Session:
         *,
         stale: Sequence[str] = (),
         hold: Hold | None = None,
+        presence: Presence | None = None,
     ) -> None:
         self._connect = connect
         self._address = address
         self._subscriptions = tuple(subscriptions)
         self._stale = tuple(stale)
         self._hold = hold
+        self._presence = presence
+        self._telling: asyncio.Task[None] | None = None
         self._listener: Listener | None = None
         self._task: asyncio.Task[None] | None = None
         self._latest: Connection | None = None
@@ -85,15 +90,18 @@ class Session:
 
     async def connected(self) -> None:
         """Wait until a connection stands and what is to be subscribed is."""
-        while self._connection is None:
-            await self._changed.wait()
+        await self._standing()
 
     async def stop(self) -> None:
         """Disconnect and keep the session: nothing is unsubscribed, so that the broker collects what comes meanwhile."""
         self._stopping = True
         connection, self._connection = self._connection, None
         if connection is not None:
+            if self._presence is not None:
+                await self._tell(connection, self._presence.topic, self._presence.offline())
             await connection.close()
+        if self._telling is not None:
+            await asyncio.wait([self._telling])
         if self._task is not None and not self._task.done():
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -112,6 +120,8 @@ class Session:
                 if not (subscribed and connack.session_present):
                     await self._subscribe(connection, connack)
                     subscribed = True
+                if self._presence is not None:
+                    await self._tell(connection, self._presence.topic, self._presence.online())
                 if self._paused:
                     connection.pause_reading()
                 self._stands(connection, connack)
@@ -155,6 +165,26 @@ class Session:
                     await self._hold.subscribed()
             except Exception as error:  # noqa: BLE001 - it is remembered at the next start then
                 log.warning("the session's topic filters could not be remembered: %s", one_line(error))
+
+    async def _tell(self, connection: Connection, topic: str, body: bytes) -> None:
+        """Write the worker's status; its PUBACK, which cannot be read while reading is paused, is not waited for.
+
+        Should the connection end before it, the status is told again on the next one.
+        """
+
+        async def tell() -> None:
+            try:
+                await connection.publish(topic, body, qos=1, retain=True)
+            except ConnectionLostError:
+                log.debug("the connection was lost before the status was acknowledged")
+            except BrokerRefusedError as error:
+                # Mosquitto hangs up as well, so that to try it again would cost every later connection.
+                self._presence = None
+                log.warning("the status on %s is told no more: %s", topic, one_line(error, name=False))
+
+        self._telling = asyncio.create_task(tell(), name="tell status")
+        # Nothing else is published on this connection, so that one turn of the event loop writes it.
+        await asyncio.sleep(0)
 
     async def _is_held(self) -> bool:
         if self._hold is None:
@@ -216,6 +246,22 @@ class Session:
         if self._connection is not None:
             self._connection.resume_reading()
 
+    async def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
+        """Subscribe on the present connection, waiting for one where there is none; the next one is not told again.
+
+        Raises BrokerRefusedError or ConnectionLostError.
+        """
+        await (await self._standing()).subscribe(subscriptions)
+
+    async def unsubscribe(self, topic_filters: Sequence[str]) -> None:
+        """Unsubscribe on the present connection, waiting for one where there is none. Raises ConnectionLostError."""
+        await (await self._standing()).unsubscribe(topic_filters)
+
+    async def _standing(self) -> Connection:
+        while self._connection is None:
+            await self._changed.wait()
+        return self._connection
+
     async def publish(
         self, topic: str, body: bytes, *, qos: int = 0, retain: bool = False, properties: Properties | None = None
     ) -> None:
@@ -225,10 +271,7 @@ class Session:
         Raises BrokerRefusedError.
         """
         while True:
-            await self.connected()
-            connection = self._connection
-            if connection is None:
-                continue
+            connection = await self._standing()
             try:
                 await connection.publish(topic, body, qos=qos, retain=retain, properties=properties)
             except ConnectionLostError:

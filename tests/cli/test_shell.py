@@ -119,6 +119,15 @@ async def test_publish_reaches_the_broker_and_says_when_there_is_none(project): 
     await one.start().ready()
     assert await run(one, 'await publish("things/a", {"value": 5})') == (0, "")
     await until(lambda: one.rows("SELECT value FROM things") == [(5,)])
+    script = """
+from core.publisher import publish as from_anywhere
+await send("things/a", {"value": 6})
+await request("things/a", {"value": 7})
+await from_anywhere("things/a", {"value": 8}, qos=1)
+"""
+    code, said = await run(one, script)
+    assert (code, said.splitlines()[1:]) == (0, ["{'id': 2, 'value': 6}", "{'id': 3, 'value': 7}"])
+    await until(lambda: one.rows("SELECT value FROM things ORDER BY id") == [(5,), (6,), (7,), (8,)])
 
 
 async def test_no_password_is_shown_and_a_database_that_is_away_is_told(project):  # noqa: F811

@@ -11,9 +11,11 @@ from sqlalchemy.orm import registry
 from core.controller import Controller
 from core.database import ambient
 from core.delivery.tables import metadata
-from core.errors import NoRouteError, PayloadError, Reject, RetryLater, RouteError, RouteMQError
+from core.errors import NoRouteError, PayloadError, Reject, RequestTimeoutError, RetryLater, RouteError, RouteMQError
 from core.model import Base, Model
 from core.periodic import every
+from core.publisher import publish
+from core.request import request
 from core.retry import Retry
 from core.router import Router
 from core.testing import TestClient
@@ -123,6 +125,27 @@ async def test_what_is_published_and_replied():
     assert again.topic == "log"
     assert (answer.topic, answer.properties["correlation_data"]) == ("mine", b"7")
     assert answer.properties["content_type"] == "application/json"
+
+
+async def test_devices_answer_requests_of_handlers():
+    router = Router()
+
+    @router.on("ask/<who>")
+    async def ask(context):
+        answer = await request(f"devices/{context['params']['who']}/commands", context["payload"], timeout=0.3)
+        old = await request("old/commands", {}, reply="old/answers", timeout=5)
+        await publish("told", [answer, old])
+        return answer["seen"]
+
+    async with TestClient(router) as client:
+        with pytest.raises(RequestTimeoutError):
+            await client.send("ask/nobody", {})
+        client.answer("devices/+/commands", lambda message: {"seen": message.payload["n"], "by": message.topic})
+        client.answer("old/commands", b'"fine"', on="old/answers")
+        assert await client.send("ask/me", {"n": 7}) == 7
+        assert client.published[-1].payload == [{"seen": 7, "by": "devices/me/commands"}, "fine"]
+    with pytest.raises(RouteMQError, match="no connection"):
+        await publish("told", 1)
 
 
 @pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])

@@ -8,6 +8,7 @@ from itertools import count
 
 import pytest
 
+from core.transport.base import Closure
 from core.transport.connect import connector
 from core.transport.embedded import EmbeddedBroker
 from core.transport.memory import MemoryBroker
@@ -38,15 +39,16 @@ class Broker:
         # One Mosquitto serves all tests, and keeps their sessions.
         self._prefix = f"c{next(_names)}-"
 
-    def connection(self, client_id: str, number: int = 1, *, clean_start: bool = False, receive_maximum: int = 1000):
+    def connection(
+        self, client_id: str, number: int = 1, *, clean_start: bool = False, receive_maximum: int = 1000, will=None
+    ):
         listener = Recorder()
         client_id = self._prefix + client_id
         if self.memory is not None:
-            connect = self.memory.connector(client_id, clean_start=clean_start, receive_maximum=receive_maximum)
+            connect = self.memory.connector(client_id, clean_start=clean_start, receive_maximum=receive_maximum, will=will)
         else:
-            connect = connector(
-                replace(self.options, client_id=client_id, clean_start=clean_start, receive_maximum=receive_maximum)
-            )
+            how = {"clean_start": clean_start, "receive_maximum": receive_maximum, "will": will}
+            connect = connector(replace(self.options, client_id=client_id, **how))
         made = connect(listener, number)
         made.listener_ = listener
         self._opened.append(made)
@@ -58,6 +60,14 @@ class Broker:
         if subscriptions:
             await made.subscribe(subscriptions)
         return made, listener
+
+    def cut(self, connection) -> None:
+        """Break the network connection, without a DISCONNECT."""
+        if self.memory is not None:
+            connection.drop("cut")
+        else:
+            connection._end(Closure("cut"))
+            connection._release()
 
     async def close(self) -> None:
         for made in self._opened:

@@ -1,0 +1,165 @@
+"""Requests that wait for the answers of devices, and the answers as they come in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from itertools import count
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from core.errors import ConnectionLostError, RequestError, RequestTimeoutError
+from core.message import Properties
+from core.topics import matches
+from core.transport.base import Subscription
+from core.transport.filters import Filters
+
+if TYPE_CHECKING:
+    from core.message import Message
+    from core.transport.base import Connack
+    from core.transport.session import Session
+
+log = logging.getLogger("routemq.requests")
+
+MOST_WAITING = 1_000
+"""Requests under way at once; further ones wait for their turn within their own timeout."""
+TELL_EVERY = 60.0
+"""Seconds between two log lines on answers that nobody waits for."""
+
+
+class _Line:
+    """The requests that wait for messages on one topic filter, the oldest first."""
+
+    def __init__(self) -> None:
+        self.users = 0
+        self.waiting: dict[int, asyncio.Future[Message]] = {}
+
+
+class Answers:
+    """The listener of the publisher's session: gives each answer to the request that waits for it.
+
+    By MQTT 5 an answer comes on ``response_topic`` and carries the correlation data of its request (4.10). A request with a
+    topic filter of its own gets the next message on that, behind the older requests with the same filter. ``late`` counts
+    the messages that nobody waits for (any more), and those that were retained before.
+    """
+
+    def __init__(self, session: Session, response_topic: str) -> None:
+        self.late = 0
+        self._session = session
+        self._response_topic = response_topic
+        self._filters = Filters(session)
+        self._slots = asyncio.Semaphore(MOST_WAITING)
+        self._numbers = count(1)
+        # Whoever asked under the same response topic before had another one: its answers are not taken for ours.
+        self._word = secrets.token_bytes(8)
+        self._by_correlation: dict[bytes, asyncio.Future[Message]] = {}
+        self._lines: dict[str, _Line] = {}
+        self._told_at = 0.0
+        self._told = 0
+
+    # -- told by the session -------------------------------------------------------------------------------------------
+
+    def connected(self, connack: Connack) -> None:
+        """Subscribe again, once the connection stands."""
+        self._filters.connected()
+
+    def disconnected(self) -> None:
+        """Keep all requests waiting: their answers may come on the next connection."""
+
+    def receive(self, message: Message) -> None:
+        """Give an answer to its request; acknowledge it at once."""
+        if message.qos:
+            self._session.acknowledge([message])
+        waiting = None if message.retain else self._waiting_for(message)
+        if waiting is not None:
+            waiting.set_result(message)
+            return
+        self.late += 1
+        now = monotonic()
+        if not self._told or now - self._told_at >= TELL_EVERY:
+            number, self._told, self._told_at = self.late - self._told, self.late, now
+            log.warning(
+                "%d answer%s came late, or to no request, the latest on %s", number, "s" * (number != 1), message.topic[:200]
+            )
+
+    def _waiting_for(self, message: Message) -> asyncio.Future[Message] | None:
+        """Take the request that ``message`` answers out of those that wait."""
+        if message.topic == self._response_topic and message.properties is not None:
+            found = self._by_correlation.pop(message.properties.get("correlation_data", b""), None)
+            if found is not None and not found.done():
+                return found
+        exact = self._lines.get(message.topic)
+        lines = [exact] if exact is not None else []
+        lines += [
+            line
+            for topic_filter, line in self._lines.items()
+            if ("+" in topic_filter or "#" in topic_filter) and matches(topic_filter, message.topic)
+        ]
+        # One that was cancelled in this turn of the event loop stands there still.
+        oldest = min((number for line in lines for number, one in line.waiting.items() if not one.done()), default=None)
+        return next((line.waiting.pop(oldest) for line in lines if oldest in line.waiting), None) if oldest else None
+
+    # -- asked by requests ---------------------------------------------------------------------------------------------
+
+    async def ask(
+        self, topic: str, body: bytes, *, timeout: float, reply: str | None, qos: int, properties: Properties | None
+    ) -> Message:
+        """Publish and wait for the answer, for ``timeout`` seconds in all; see ``core.request.request``."""
+        try:
+            async with asyncio.timeout(timeout), self._slots:
+                if reply is None:
+                    return await self._by_response_topic(topic, body, qos, properties or {})
+                return await self._by_filter(topic, body, reply, qos, properties)
+        except TimeoutError:
+            raise RequestTimeoutError(f"no answer from {topic!r} within {timeout:g} s") from None
+
+    async def _by_response_topic(self, topic: str, body: bytes, qos: int, properties: Properties) -> Message:
+        taken = {"response_topic", "correlation_data"} & properties.keys()
+        if taken:
+            raise RequestError(f"request() sets {' and '.join(sorted(taken))} itself, unless it is given reply=")
+        await self._session.connected()
+        if self._session.connack is not None and self._session.connack.version != "5":
+            raise RequestError(
+                f"the connection speaks MQTT {self._session.connack.version}, which has no response topics: name the topic "
+                f"on which {topic!r} answers, request(..., reply='...')"
+            )
+        await self._filters.add(Subscription(self._response_topic, 1, retained=False))
+        correlation = self._word + next(self._numbers).to_bytes(8, "big")
+        told = Properties(**properties, response_topic=self._response_topic, correlation_data=correlation)
+        waiting = self._by_correlation[correlation] = asyncio.get_running_loop().create_future()
+        try:
+            return await self._published(waiting, topic, body, qos, told)
+        finally:
+            self._by_correlation.pop(correlation, None)
+
+    async def _by_filter(self, topic: str, body: bytes, reply: str, qos: int, properties: Properties | None) -> Message:
+        line = self._lines.setdefault(reply, _Line())
+        line.users += 1
+        number = next(self._numbers)
+        try:
+            await self._filters.add(Subscription(reply, 1, retained=False))
+            waiting = line.waiting[number] = asyncio.get_running_loop().create_future()
+            return await self._published(waiting, topic, body, qos, properties)
+        finally:
+            line.waiting.pop(number, None)
+            line.users -= 1
+            if not line.users:
+                del self._lines[reply]
+                self._filters.remove(reply)
+
+    async def _published(
+        self, waiting: asyncio.Future[Message], topic: str, body: bytes, qos: int, properties: Properties | None
+    ) -> Message:
+        await self._session.publish(topic, body, qos=qos, properties=properties)
+        return await waiting
+
+    async def stop(self) -> None:
+        """Have those that still wait fail with a ConnectionLostError."""
+        await self._filters.stop()
+        lines = [line.waiting for line in self._lines.values()]
+        for waiting in [*self._by_correlation.values(), *(one for line in lines for one in line.values())]:
+            if not waiting.done():
+                waiting.set_exception(ConnectionLostError("the connection was closed before the answer came"))
+                # It is seen by its request, unless that still waits for its PUBACK.
+                waiting.exception()

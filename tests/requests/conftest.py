@@ -1,0 +1,52 @@
+"""A Mosquitto, devices on paho, and this process's publisher."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.publisher import Publisher, set_current
+from core.transport import session
+from core.transport.connect import connector
+from tests.application.conftest import project  # noqa: F401 - a fixture
+from tests.mosquitto import Mosquitto
+from tests.requests.device import Devices
+from tests.transport.conftest import options
+
+
+@pytest.fixture
+def broker(tmp_path):
+    broker = Mosquitto(tmp_path / "mosquitto").start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def devices(broker):
+    """Give a function that makes devices."""
+    made = []
+
+    def make(version: str = "5") -> Devices:
+        made.append(Devices(broker.port, version))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stop()
+
+
+@pytest.fixture
+async def publishing(broker, monkeypatch):
+    """Give a function that makes the publisher on which this process's requests go."""
+    monkeypatch.setattr(session, "FIRST", 0.02)
+    made = []
+
+    def make(version: str = "5") -> Publisher:
+        chosen = options(broker.url, version, clean_start=True)
+        made.append(Publisher(connector(chosen), chosen.address, "routemq/test/responses"))
+        set_current(made[-1])
+        return made[-1]
+
+    yield make
+    set_current(None)
+    for one in made:
+        await one.stop()

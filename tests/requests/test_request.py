@@ -1,0 +1,231 @@
+"""request(), with devices on paho behind a real Mosquitto."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+
+import pytest
+
+from core import answers
+from core.errors import ConnectionLostError, RequestError, RequestTimeoutError, TopicError
+from core.publisher import publish, set_current
+from core.request import request
+from tests.waiting import until
+
+
+@pytest.fixture(params=["native 5", "aiomqtt 5"])
+def transport(request):
+    return request.param
+
+
+def nothing_is_left(publisher) -> bool:
+    held = publisher.answers
+    return not held._by_correlation and not held._lines and held._slots._value == answers.MOST_WAITING
+
+
+async def test_a_device_answers_on_the_response_topic(devices, publishing, transport):
+    device, publisher = devices(), publishing(transport)
+    assert await request("devices/42/commands", {"n": 1}) == {"echo": 1}
+    assert device.heard == [("devices/42/commands", {"n": 1})]
+    assert nothing_is_left(publisher)
+
+
+@pytest.mark.parametrize("version", ["native 5", "aiomqtt 3.1.1"])
+async def test_a_device_answers_on_a_topic_of_its_own(devices, publishing, version):
+    publisher = publishing(version)
+    devices("3.1.1")
+    assert await request("devices/42/commands", {"n": 1}, reply="devices/42/answers") == {"echo": 1}
+    assert await request("devices/43/commands", {"n": 2}, reply="devices/+/answers") == {"echo": 2}
+    assert nothing_is_left(publisher)
+    await until(lambda: not publisher.answers._filters._had)
+
+
+async def test_by_mqtt_3_1_1_a_request_without_a_reply_topic_is_refused_at_once(publishing):
+    publisher = publishing("aiomqtt 3.1.1")
+    with pytest.raises(RequestError, match=r"MQTT 3\.1\.1.*'devices/42/commands'.*reply="):
+        await asyncio.wait_for(request("devices/42/commands", {}), 4)
+    assert nothing_is_left(publisher)
+
+
+async def test_five_hundred_at_once_each_get_their_own(devices, publishing, transport):
+    devices()
+    publisher = publishing(transport)
+    given = await asyncio.gather(*(request(f"devices/{n}/commands", {"n": n}, timeout=20) for n in range(500)))
+    assert given == [{"echo": n} for n in range(500)]
+    assert nothing_is_left(publisher)
+    assert publisher.answers.late == 0
+
+
+async def test_five_hundred_at_once_by_topics_of_their_own(devices, publishing):
+    devices("3.1.1")
+    publisher = publishing("aiomqtt 3.1.1")
+    asked = (request(f"devices/{n}/commands", {"n": n}, timeout=20, reply=f"devices/{n}/answers") for n in range(500))
+    assert await asyncio.gather(*asked) == [{"echo": n} for n in range(500)]
+    assert nothing_is_left(publisher)
+    await until(lambda: not publisher.answers._filters._had)
+
+
+async def test_of_one_topic_the_oldest_request_gets_the_next_answer(devices, publishing):
+    devices("3.1.1")
+    publishing("aiomqtt 3.1.1")
+    asked = (request("devices/1/commands", {"n": n}, reply="devices/1/answers") for n in range(20))
+    assert await asyncio.gather(*asked) == [{"echo": n} for n in range(20)]
+
+
+async def test_no_answer_is_an_error_in_time(devices, publishing):
+    devices()
+    publisher = publishing()
+    began = monotonic()
+    with pytest.raises(RequestTimeoutError, match=r"^no answer from 'devices/42/commands' within 0\.3 s$"):
+        await request("devices/42/commands", {"silent": True}, timeout=0.3)
+    assert monotonic() - began < 2
+    assert nothing_is_left(publisher)
+
+
+@pytest.mark.parametrize("reply", [None, "devices/42/late"])
+async def test_where_there_is_no_broker_the_time_runs_out_too(broker, publishing, reply):
+    publisher = publishing()
+    await asyncio.to_thread(broker.stop)
+    with pytest.raises(RequestTimeoutError):
+        await request("devices/42/commands", {}, timeout=0.3, reply=reply)
+    assert nothing_is_left(publisher)
+
+
+async def test_a_late_answer_is_counted_and_told_once(devices, publishing, caplog):
+    devices()
+    publisher = publishing()
+    for _ in range(3):
+        with pytest.raises(RequestTimeoutError):
+            await request("devices/42/commands", {"after": 0.3}, timeout=0.1)
+    await until(lambda: publisher.answers.late == 3)
+    assert await request("devices/42/commands", {"n": 1, "twice": True}) == {"echo": 1}
+    await until(lambda: publisher.answers.late == 4)
+    assert sum("came late" in line for line in caplog.messages) == 1
+    assert "routemq/test/responses" in caplog.text
+
+
+async def test_an_answer_with_the_correlation_data_of_nobody_is_no_answer(devices, publishing):
+    devices()
+    publisher = publishing()
+    with pytest.raises(RequestTimeoutError):
+        await request("devices/42/commands", {"correlation": "guessed"}, timeout=0.5)
+    assert publisher.answers.late == 1
+
+
+@pytest.mark.parametrize("version", ["native 5", "aiomqtt 5", "aiomqtt 3.1.1"])
+async def test_what_was_retained_on_the_reply_topic_is_no_answer(devices, publishing, version):
+    devices("3.1.1")
+    publishing(version)
+    await publish("devices/42/answers", {"old": True}, qos=1, retain=True)
+    assert await request("devices/42/commands", {"n": 1, "after": 0.1}, reply="devices/42/answers") == {"echo": 1}
+
+
+async def test_a_cancelled_request_is_forgotten_at_once(devices, publishing):
+    device, publisher = devices(), publishing()
+    asking = [
+        asyncio.create_task(request("devices/42/commands", {"after": 0.3}, timeout=30)),
+        asyncio.create_task(request("devices/42/commands", {"after": 0.3}, timeout=30, reply="devices/42/answers")),
+    ]
+    await until(lambda: len(device.heard) == 2)
+    for task in asking:
+        task.cancel()
+    await asyncio.wait(asking)
+    assert all(task.cancelled() for task in asking)
+    assert nothing_is_left(publisher)
+    await until(lambda: publisher.answers.late)
+    assert await request("devices/42/commands", {"n": 1}) == {"echo": 1}
+
+
+async def test_a_filter_that_is_left_and_wanted_again_is_subscribed(devices, publishing):
+    devices("3.1.1")
+    publishing()
+    for n in range(50):
+        leaving = asyncio.create_task(request("devices/1/commands", {"silent": True}, reply="devices/1/answers"))
+        await asyncio.sleep(0.002 * (n % 5))
+        leaving.cancel()
+        assert await request("devices/1/commands", {"n": n}, reply="devices/1/answers") == {"echo": n}
+
+
+async def test_what_is_beyond_the_most_waits_for_its_turn(devices, publishing, monkeypatch):
+    monkeypatch.setattr(answers, "MOST_WAITING", 2)
+    device, publisher = devices(), publishing()
+    silent = [asyncio.create_task(request("devices/1/commands", {"silent": True}, timeout=20)) for _ in range(2)]
+    await until(lambda: len(device.heard) == 2)
+    with pytest.raises(RequestTimeoutError):
+        await request("devices/1/commands", {"n": 1}, timeout=0.2)
+    third = asyncio.create_task(request("devices/1/commands", {"n": 3}))
+    silent[0].cancel()
+    assert await third == {"echo": 3}
+    assert [command for _, command in device.heard] == [{"silent": True}, {"silent": True}, {"n": 3}]
+    silent[1].cancel()
+    await asyncio.wait(silent)
+    assert nothing_is_left(publisher)
+
+
+async def test_after_the_broker_was_away_requests_are_answered_again(broker, devices, publishing, transport):
+    device, publisher = devices(), publishing(transport)
+    assert await request("devices/1/commands", {"n": 1}) == {"echo": 1}
+    waiting = asyncio.create_task(request("devices/1/nobody", {}, timeout=20, reply="devices/1/answers"))
+    await until(lambda: publisher.answers._filters._had == {"routemq/test/responses", "devices/1/answers"})
+    device.away()
+    await asyncio.to_thread(broker.stop)
+    await asyncio.to_thread(broker.start)
+    await asyncio.to_thread(device.wait)
+    assert await request("devices/1/commands", {"n": 3}, timeout=10) == {"echo": 3}
+    # The filter of the one that waited all the time was subscribed again too.
+    await publish("devices/1/answers", {"echo": 2}, qos=1)
+    assert await waiting == {"echo": 2}
+
+
+async def test_answers_come_as_they_are(devices, publishing):
+    devices()
+    publishing()
+    error = '{"error": {"code": 7}}'
+    assert await request("devices/1/commands", {"body": error}) == {"error": {"code": 7}}
+    assert await request("devices/1/commands", b'{"body": "grey"}', codec="text") == "grey"
+    assert await request("devices/1/commands", '{"body": "grey"}', codec="raw") == b"grey"
+    with pytest.raises(RequestError, match="the answer of 'devices/1/commands' on 'routemq/test/responses'"):
+        await request("devices/1/commands", {"body": "no JSON"})
+
+
+async def test_user_properties_go_with_it(broker, devices, publishing):
+    device = devices()
+    publishing()
+    seen = []
+    answer = device._on_message
+    device.paho.on_message = lambda paho, userdata, message: (
+        seen.append(message.properties),
+        answer(paho, userdata, message),
+    )
+    assert await request("devices/1/commands", {"n": 1}, properties={"user_property": [("a", "b")]}) == {"echo": 1}
+    assert seen[0].UserProperty == [("a", "b")]
+
+
+async def test_what_cannot_be_asked_is_said(publishing):
+    publishing()
+    with pytest.raises(ValueError, match="qos=2"):
+        await request("t", {}, qos=2)
+    with pytest.raises(ValueError, match="codec='yaml' is none of json"):
+        await request("t", {}, codec="yaml")
+    with pytest.raises(TopicError):
+        await request("t/#", {})
+    with pytest.raises(TopicError):
+        await request("t", {}, reply="a/#/b")
+    with pytest.raises(TopicError, match="shared"):
+        await request("t", {}, reply="$share/g/a")
+    with pytest.raises(RequestError, match="correlation_data"):
+        await request("t", {}, properties={"correlation_data": b"mine"})
+    set_current(None)
+    for call in (request("t", {}), publish("t", {})):
+        with pytest.raises(RequestError, match=r"bootstrap\.script\.script"):
+            await call
+
+
+async def test_a_stop_ends_what_waits(devices, publishing):
+    device, publisher = devices(), publishing()
+    asking = asyncio.create_task(request("devices/1/commands", {"silent": True}, timeout=20))
+    await until(lambda: device.heard)
+    await publisher.stop()
+    with pytest.raises(ConnectionLostError):
+        await asking
