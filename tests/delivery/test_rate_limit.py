@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import sys
 from time import monotonic
 
@@ -205,6 +206,22 @@ def test_windows_move_with_each_message_and_forget_idle_keys():
     now = 30.0
     assert windows.take("c") == 0
     assert len(windows) == 1
+
+
+def test_windows_count_as_a_list_of_all_times_would():
+    dice = random.Random(1)
+    for _ in range(50):
+        amount, now = dice.randint(1, 5), 0.0
+        windows = Windows(amount, 10, lambda: now)  # noqa: B023 - called within this turn
+        taken: dict[str, list[float]] = {}
+        for _ in range(300):
+            now += dice.choice([0, 0.5, 1, 4, 15])
+            times = taken.setdefault(key := dice.choice("abc"), [])
+            within = [time for time in times if time > now - 10]
+            expected = 0 if len(within) < amount else within[-amount] + 10 - now
+            assert windows.take(key) == pytest.approx(expected)
+            if expected == 0:
+                times.append(now)
 
 
 def test_what_is_remembered_has_a_bound(monkeypatch, caplog):
