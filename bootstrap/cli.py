@@ -79,6 +79,21 @@ def routes() -> None:
 
 
 @app.command()
+def asyncapi(
+    as_yaml: Annotated[bool, typer.Option("--yaml", help="As YAML; the default.")] = False,  # noqa: FBT002
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,  # noqa: FBT002
+    as_html: Annotated[bool, typer.Option("--html", help="As a page for people, in one file.")] = False,  # noqa: FBT002
+    output: Annotated[Path | None, typer.Option(dir_okay=False, help="A file; without it standard output.")] = None,
+) -> None:
+    """Write the AsyncAPI 3.0 document of the routes."""
+    if as_yaml + as_json + as_html > 1:
+        raise typer.BadParameter("give one of --yaml, --json and --html")
+    from bootstrap.asyncapi import write  # noqa: PLC0415
+
+    write(settings(), "json" if as_json else "html" if as_html else "yaml", output)
+
+
+@app.command()
 def publish(
     topic: str,
     payload: Annotated[str, typer.Argument(help="The body; - reads it from standard input.")],

@@ -72,8 +72,8 @@ class RateLimit(Middleware):
     context that gives the key; None: one count for all. The routes that share one RateLimit share its counts.
 
     ``excess``: what becomes of the others. "dead_letter": they are dead letters, with that reason. "drop": they are
-    acknowledged and gone, and the ledger counts them as ``dropped``. "wait": they run when there is room again, at the pace of
-    the limit, and those behind them with the same ordering key wait with them.
+    acknowledged and gone, and the ledger counts them as ``dropped``. "wait": they run when there is room again, at the
+    limit's pace, and those behind them with the same ordering key wait with them.
 
     A message counts once, however often it runs: retries, and a batch of an exactly_once route that is run again, are known
     by their ``message_id``, of which the latest 50,000 are remembered. A dead letter that is replayed is not counted. A

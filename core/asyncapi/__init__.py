@@ -1,0 +1,1 @@
+"""AsyncAPI: the routes as a document that people and programs can read."""

@@ -1,0 +1,59 @@
+"""What a handler says of itself: its docstring, and what it returns."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from functools import partial
+from types import FunctionType, NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Never, NoReturn, Union, get_args, get_origin, get_type_hints
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NOTHING = object()
+"""Returned by ``returned``: the handler says that it returns nothing."""
+UNKNOWN = object()
+"""Returned by ``returned``: nobody can tell, as it has no annotation or one that cannot be read."""
+
+
+def docs(handler: Callable[..., Any]) -> tuple[str, str]:
+    """Give the first paragraph of the docstring on one line, and the rest; empty text where there is none."""
+    function = _function(handler)
+    text = inspect.getdoc(function) if function is not None else None
+    first, _, rest = (text or "").strip().partition("\n\n")
+    return " ".join(first.split()), re.sub(r"\n{3,}", "\n\n", rest).strip()
+
+
+def returned(handler: Callable[..., Any]) -> Any:
+    """Give the type of what the handler returns, without None, for which no reply is sent; or NOTHING, or UNKNOWN."""
+    function = _function(handler)
+    if function is None or "return" not in function.__annotations__:
+        return UNKNOWN
+
+    # Only this annotation is looked at: those of the parameters often name what is imported for type checkers alone.
+    def stand_in() -> None:
+        pass
+
+    stand_in.__annotations__ = {"return": function.__annotations__["return"]}
+    try:
+        found = get_type_hints(stand_in, function.__globals__, include_extras=True)["return"]
+    except (NameError, TypeError, AttributeError, SyntaxError):
+        return UNKNOWN
+    if found in {NoneType, Never, NoReturn}:
+        return NOTHING
+    if get_origin(found) in {Union, UnionType}:
+        return Union[tuple(one for one in get_args(found) if one is not NoneType)]  # noqa: UP007 - made at run time
+    return found
+
+
+def _function(handler: Callable[..., Any]) -> FunctionType | None:
+    """Give the function behind methods, decorators, partials and objects that can be called; None where there is none."""
+    found: Any = handler
+    while isinstance(found, partial):
+        found = found.func
+    found = inspect.unwrap(found)
+    if not inspect.isroutine(found):
+        found = getattr(type(found), "__call__", None)  # noqa: B004 - it is not asked whether, but which
+    found = getattr(found, "__func__", found)
+    return found if isinstance(found, FunctionType) else None
