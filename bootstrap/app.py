@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from bootstrap import storage
 from bootstrap.status import StatusLine, start_block
-from core import __version__
+from core import __version__, rate_limit
 from core.clock import SystemClock
 from core.codecs import Limits
 from core.database import ambient
@@ -79,6 +79,7 @@ class Application:
         self.router.freeze()
         jobs = jobs_of(controllers())
         storage.configure(settings)
+        rate_limit.configure(settings.rate_limit_url)
         await storage.once_it_answers(storage.create_tables)
         options = settings.connect_options()
         if options.scheme == "embedded":
@@ -195,6 +196,7 @@ class Application:
             await self._status.stop()
         if self._broker is not None:
             await self._broker.stop()
+        await rate_limit.close()
         await Model.close()
 
     async def run(self) -> int:

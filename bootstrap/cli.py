@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from bootstrap.scaffold import Kind
 from config.settings import Settings, load, unknown
 from core import __version__
 from core.errors import RouteMQError, StartError
@@ -138,6 +139,25 @@ def doctor() -> None:
     from bootstrap.doctor import doctor as examine  # noqa: PLC0415
 
     _run(examine(load(), out))
+
+
+@app.command()
+def shell() -> None:
+    """Open a Python prompt with the application loaded; or run what standard input has."""
+    from bootstrap.shell import shell as opened  # noqa: PLC0415
+
+    raise typer.Exit(opened(settings(), lambda line: out.print(line, markup=False, soft_wrap=True)))
+
+
+@app.command()
+def make(
+    kind: Annotated[Kind, typer.Argument(help="What to make.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Its name, such as MeterReading or meter_reading.")],
+) -> None:
+    """Write a small working file to begin with, and say what to do next."""
+    from bootstrap.scaffold import make as made  # noqa: PLC0415
+
+    made(kind, name, lambda line: out.print(line, markup=False, soft_wrap=True))
 
 
 dead_letters = typer.Typer(

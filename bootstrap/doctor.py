@@ -13,6 +13,7 @@ from sqlalchemy import insert, text
 
 from bootstrap import storage
 from config.settings import given, shown, unknown
+from core import rate_limit
 from core.database import ambient
 from core.delivery.tables import sessions
 from core.discovery import discover
@@ -50,6 +51,8 @@ async def doctor(settings: Settings, console: Console) -> int:
         "dead letters": _dead_letters,
         "disk": _disk,
     }
+    if settings.rate_limit_url:
+        checks["rate limits"] = _rate_limits
     failed = False
     for name, check in checks.items():
         try:
@@ -149,3 +152,12 @@ async def _disk(settings: Settings) -> Finding:
     probe.unlink()
     free = shutil.disk_usage(storage.FOLDER).free
     return Finding("look" if free < LITTLE_SPACE else "ok", f"{free / 2**30:,.1f} GiB free for {storage.FOLDER}/, writable")
+
+
+async def _rate_limits(settings: Settings) -> Finding:
+    rate_limit.configure(settings.rate_limit_url)
+    try:
+        await rate_limit.check()
+    finally:
+        await rate_limit.close()
+    return Finding("ok", f"counted on {shown('rate_limit_url', settings.rate_limit_url)}, which answers")

@@ -232,6 +232,10 @@ class Settings(BaseSettings):
         """Take values from ``load`` alone, which knows where each one comes from."""
         return (init_settings,)
 
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        """Give what repr shows: no password."""
+        return [(name, shown(name, getattr(self, name))) for name in type(self).model_fields]
+
     @property
     def client_id(self) -> str:
         """The client identifier in force."""

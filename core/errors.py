@@ -37,6 +37,10 @@ class StartError(RouteMQError):
     """The application cannot start as it is set up."""
 
 
+class ScaffoldError(RouteMQError):
+    """A file that ``make`` cannot write: its name is none, or there is one already."""
+
+
 # -- transport ---------------------------------------------------------------------------------------------------------
 
 
@@ -70,6 +74,10 @@ class RequestTimeoutError(TransportError, TimeoutError):
 
 class ConnectionLostError(TransportError):
     """The connection ended while something was under way on it."""
+
+
+class CounterUnreachableError(RouteMQError):
+    """The Redis server that rate limits are counted on did not answer, or did not count."""
 
 
 # -- one message: these cost that message and no other -----------------------------------------------------------------

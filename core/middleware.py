@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from core.context import Context
+    from core.topics import Pattern
 
 Handler = Callable[[Any], Awaitable[Any]]
 """Takes the context and gives the reply, or None."""
@@ -45,6 +46,10 @@ class Middleware:
     async def handle(self, context: Context[Any], next_handler: Handler) -> Any:
         """Handle one message; this one only hands it on. Gives what the handler gives."""
         return await next_handler(context)
+
+    def registered(self, pattern: Pattern) -> None:
+        """Look at the pattern of each route that this is given to. Raises RouteError where it cannot stand there."""
+        return
 
 
 MiddlewareLike = Middleware | type[Middleware] | Callable[[Any, Handler], Awaitable[Any]]

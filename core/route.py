@@ -14,7 +14,7 @@ from core.codecs import CodecLike
 from core.controller import Controller, instance
 from core.errors import RouteError, TopicError
 from core.message import Message
-from core.middleware import Handler, MiddlewareLike, fold
+from core.middleware import Handler, Middleware, MiddlewareLike, fold
 from core.payload import Read, reader, writer
 from core.topics import covers, parse
 
@@ -146,6 +146,9 @@ def make_route(
         read = reader(options.codec, options.schema)
         encode, content_type = writer(options.codec)
         call = fold(bound, middleware)
+        for around in middleware:
+            if isinstance(around, Middleware):
+                around.registered(pattern)
     except RouteError as error:
         raise RouteError(f"{where}: {error}") from error
     return Route(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from core import rate_limit
 from core.clock import ManualClock
 from core.codecs import encode_any
 from core.database import ambient
@@ -158,6 +159,7 @@ class TestClient:
             assert await client.send("devices/1/data", {"value": 21.5}) == {"status": "success", "reading_id": 1}
 
     The time stands still: retries and the periodic work (``@every``) of ``controllers`` happen when ``advance`` moves it.
+    Rate limits go by that time as well, and start anew.
     ``retry`` and ``timeout`` (seconds) hold for routes that name none. Publishing goes to a broker in memory, also that of
     ``core.publisher.publish`` and ``core.request.request``, to which ``answer`` makes devices. ``dead_letters`` is a list
     that grows. Raises RouteMQError where a route is ``exactly_once`` and no database is configured.
@@ -223,6 +225,7 @@ class TestClient:
             await self._processed.load()
             self._processed.connected(session_present=True)
             self._outbox.start()
+        rate_limit.start_anew(self.clock.time)
         await self._devices.start()
         set_current(self._publisher)
         self._periodic.start()
@@ -237,6 +240,7 @@ class TestClient:
         await self._consumer.stop(0)
         if self._outbox is not None:
             await self._outbox.stop()
+        rate_limit.start_anew()
         set_current(None)
         await self._publisher.stop()
         await self._devices.stop()

@@ -11,10 +11,17 @@ import sys
 from pathlib import Path
 from textwrap import dedent
 
+from config.settings import PREFIXES
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[1]
 MAIN = 'from bootstrap.cli import main\n\nif __name__ == "__main__":\n    main()\n'
+
+
+def clean_environment() -> dict[str, str]:
+    """Give this process's environment without settings of the worker's."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIXES)}
+    return environment | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "COLUMNS": "200", "NO_COLOR": "1"}
 
 
 class Project:
@@ -72,16 +79,13 @@ class Worker:
     """A running ``main.py``."""
 
     def __init__(self, project: Project, arguments: tuple[str, ...] = ()) -> None:
-        known = ("MQTT_", "DATABASE_", "DB_", "RETRY_", "DEAD_LETTER_", "DEDUP_", "LOG_", "HANDLER_", "SHUTDOWN_")
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(known)}
-        environment |= {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "COLUMNS": "200", "NO_COLOR": "1"}
         numbers = [int(file.suffix[1:]) for file in project.folder.glob("output.*")]
         self._file = project.folder / f"output.{max(numbers, default=0) + 1:04d}"
         with self._file.open("wb") as file:
             self.process = subprocess.Popen(
                 [sys.executable, "main.py", *arguments],
                 cwd=project.folder,
-                env=environment,
+                env=clean_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,

@@ -8,7 +8,7 @@ from enum import Enum
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from core.errors import BrokerUnreachableError, DatabaseUnreachableError
+from core.errors import BrokerUnreachableError, CounterUnreachableError, DatabaseUnreachableError
 
 
 class Fault(Enum):
@@ -16,7 +16,7 @@ class Fault(Enum):
 
     ``MESSAGE``: the message's or the handler's own; running it again helps at most a few times. ``AGAIN``: a transaction
     lost against another one; running it again at once helps. ``INFRASTRUCTURE``: the database is away, full or
-    overloaded, or the broker is away; waiting helps. ``SETUP``: wrong password, unknown database; a person helps.
+    overloaded, or the broker or Redis is away; waiting helps. ``SETUP``: wrong password, unknown database; a person helps.
     """
 
     MESSAGE = "message"
@@ -71,6 +71,7 @@ _MYSQL = {
 # Of several failures that came together, the one decides that leaves the most hope for the message.
 _HOPE = (Fault.INFRASTRUCTURE, Fault.SETUP, Fault.AGAIN)
 _DEEPEST = 10
+_AWAY = (DatabaseUnreachableError, PoolTimeoutError, BrokerUnreachableError, CounterUnreachableError)
 
 
 def fault_of(error: BaseException) -> Fault:
@@ -79,7 +80,7 @@ def fault_of(error: BaseException) -> Fault:
 
 
 def _fault_of(error: BaseException, depth: int) -> Fault:
-    if isinstance(error, (DatabaseUnreachableError, PoolTimeoutError, BrokerUnreachableError)):
+    if isinstance(error, _AWAY):
         return Fault.INFRASTRUCTURE
     if isinstance(error, DBAPIError):
         fault = _of_driver(error.orig)

@@ -8,7 +8,7 @@ import random
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from core.errors import one_line
+from core.errors import BrokerUnreachableError, CounterUnreachableError, one_line
 
 if TYPE_CHECKING:
     from core.delivery.delivery import Delivery
@@ -33,6 +33,7 @@ class Outage:
         self._pause = FIRST
         self._since = 0.0
         self._reminded = 0.0
+        self._what = ""
         self.active = False
 
     async def over(self, delivery: Delivery) -> None:
@@ -50,12 +51,13 @@ class Outage:
             self.active = True
             self._pause = FIRST
             self._since = self._reminded = now
+            self._what = _what(error)
             self._log.error(
-                "the database does not answer, messages wait unacknowledged until it is back: %s", one_line(error)
+                "%s does not answer, messages wait unacknowledged until it is back: %s", self._what, one_line(error)
             )
         elif now - self._reminded >= REMIND_EVERY:
             self._reminded = now
-            self._log.error("the database has not answered for %.0f s: %s", now - self._since, one_line(error))
+            self._log.error("%s has not answered for %.0f s: %s", self._what, now - self._since, one_line(error))
         if self._trying is None:
             self._trying = delivery
         if self._trying is not delivery:
@@ -73,7 +75,7 @@ class Outage:
         """Take note that ``delivery`` ran without an infrastructure fault: if it was the one that tried, it is over."""
         if self._trying is delivery:
             self.active = False
-            self._log.warning("the database answers again after %.1f s", monotonic() - self._since)
+            self._log.warning("%s answers again after %.1f s", self._what, monotonic() - self._since)
             self.leave(delivery)
 
     def leave(self, delivery: Delivery) -> None:
@@ -82,3 +84,10 @@ class Outage:
             self._trying = None
             self._changed.set()
             self._changed.clear()
+
+
+def _what(error: BaseException) -> str:
+    """Give what is away, for people."""
+    if isinstance(error, CounterUnreachableError):
+        return "the counter of rate limits"
+    return "the broker" if isinstance(error, BrokerUnreachableError) else "the database"
