@@ -67,7 +67,7 @@ class Application:
         settings = self.settings
         self.router.freeze()
         storage.configure(settings)
-        await storage.once_it_answers(storage.create_tables)
+        await storage.once_it_answers(lambda: storage.prepare(settings))
         options = settings.connect_options()
         if options.scheme == "embedded":
             self._broker = EmbeddedBroker(options)
@@ -224,7 +224,8 @@ def run(settings: Settings) -> int:
     logging.basicConfig(
         level=settings.log_level, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"
     )
-    logging.getLogger("iotcore").setLevel(logging.WARNING)
+    for library in ("iotcore", "alembic"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     return run_loop(Application(settings, discover()).run())
 
 

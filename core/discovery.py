@@ -1,4 +1,4 @@
-"""Finds the application's routers: each module of a package has one, named ``router``."""
+"""Finds what the application has: its routers, one in each module, its models, and its folder."""
 
 from __future__ import annotations
 
@@ -38,3 +38,20 @@ def discover(package: str = "app.routers") -> Router:
     if not router.routes:
         raise StartError(f"there is no route in {folder}; write a module there with: router = Router(); router.on(...)")
     return router
+
+
+def import_models(package: str = "app.models") -> None:
+    """Import all modules of ``package``, so that their tables are known. Raises StartError."""
+    found = importlib.import_module(package)
+    for module in pkgutil.iter_modules(found.__path__):
+        try:
+            importlib.import_module(f"{package}.{module.name}")
+        except Exception as error:
+            raise StartError(
+                f"the model module {package}.{module.name} cannot be imported: {type(error).__name__}: {error}"
+            ) from error
+
+
+def project_folder(package: str = "app") -> Path:
+    """Give the folder that holds ``package``, and beside it ``migrations/``."""
+    return Path(next(iter(importlib.import_module(package).__path__))).parent
