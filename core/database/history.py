@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from argparse import Namespace
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from traceback import extract_tb
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakKeyDictionary
 
 from alembic.config import Config
 from alembic.script import ScriptDirectory
@@ -19,10 +21,15 @@ from core.errors import MigrationError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
 
     from alembic.runtime.environment import EnvironmentContext
     from alembic.script import Script
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
+T = TypeVar("T")
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 _FOLDER = Path(__file__).parent / "migrations"
 _LONGEST_ID = 32
 """Alembic's table has room for no more."""
@@ -105,6 +112,13 @@ class History:
         if isinstance(error, SyntaxError) and at:
             return f"the migration {Path(at).name}, line {error.lineno},"
         return f"a migration of {self.versions}"
+
+
+async def in_turn(connection: AsyncConnection, run: Callable[..., T], *given: Any) -> T:
+    """Give what ``run``, which calls Alembic, gives. What Alembic is at stands in its modules: there is one at a time."""
+    turn = _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+    async with turn:
+        return await connection.run_sync(run, *given)
 
 
 OWN = History("routemq", _FOLDER / "versions", "routemq_version")

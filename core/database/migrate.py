@@ -11,6 +11,7 @@ from sqlalchemy import MetaData, inspect, text
 
 from core.database.compare import differences
 from core.database.engine import Database, enforce_foreign_keys
+from core.database.history import in_turn
 from core.database.scratch import scratch
 from core.errors import MigrationError
 
@@ -58,7 +59,7 @@ async def upgrade(
                 _take_over(context, history, metadata, first, say)
             context.run_migrations()
 
-        await connection.run_sync(_migrate, history, work, say, lambda config: command.upgrade(config, to))
+        await in_turn(connection, _migrate, history, work, say, lambda config: command.upgrade(config, to))
 
 
 async def downgrade(database: Database, history: History, to: str, say: Callable[[str], None]) -> None:
@@ -68,7 +69,8 @@ async def downgrade(database: Database, history: History, to: str, say: Callable
     """
     history.pending(await at(database, history))
     async with _alone(database) as connection:
-        await connection.run_sync(
+        await in_turn(
+            connection,
             _migrate,
             history,
             lambda context: context.run_migrations(),
@@ -107,6 +109,9 @@ async def _alone(database: Database) -> AsyncIterator[AsyncConnection]:
             async with own.engine.connect() as guard, own.engine.connect() as connection:
                 if own.url.get_backend_name() == "postgresql":
                     await guard.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+                    # Long idle it may be now; and that it goes on has it drop the snapshot of the lock's SELECT, which
+                    # CREATE INDEX CONCURRENTLY would wait for.
+                    await guard.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
                 yield connection
         finally:
             await own.close()
@@ -202,7 +207,8 @@ def _take_over(
 
 
 async def _bring(connection: AsyncConnection, history: History, to: str) -> None:
-    await connection.run_sync(
+    await in_turn(
+        connection,
         _migrate,
         history,
         lambda context: context.run_migrations(),

@@ -9,6 +9,7 @@ from alembic import command
 from alembic.script import Script
 
 from core.database.compare import options
+from core.database.history import in_turn
 from core.database.migrate import at_head
 from core.errors import MigrationError
 
@@ -39,7 +40,7 @@ async def make_revision(database: Database, history: History, metadata: MetaData
         made = written if isinstance(written, Script) else None
     else:
         async with at_head(database, history) as connection:
-            made = await connection.run_sync(_autogenerate, history, metadata, message, name)
+            made = await in_turn(connection, _autogenerate, history, metadata, message, name)
     if made is None:
         raise MigrationError(
             "the models have no change that a migration could be made of; --empty writes one to be filled in by hand"
