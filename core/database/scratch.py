@@ -50,7 +50,9 @@ async def scratch(database: Database) -> AsyncIterator[AsyncConnection]:
             async with _connected(_of_its_own(database, name)) as connection:
                 yield connection
         finally:
-            await server.execute(text(f"DROP DATABASE {name}"))
+            # An extension may have a process of its own in there.
+            forced = " WITH (FORCE)" if (server.dialect.server_version_info or ()) >= (13,) else ""
+            await server.execute(text(f"DROP DATABASE {name}{forced}"))
 
 
 @asynccontextmanager
