@@ -80,7 +80,7 @@ class Application:
         jobs = jobs_of(controllers())
         storage.configure(settings)
         rate_limit.configure(settings.rate_limit_url)
-        await storage.once_it_answers(storage.create_tables)
+        await storage.once_it_answers(lambda: storage.prepare(upgrades=settings.auto_migrate))
         options = settings.connect_options()
         if options.scheme == "embedded":
             self._broker = EmbeddedBroker(options)
@@ -255,7 +255,8 @@ def run(settings: Settings) -> int:
     logging.basicConfig(
         level=settings.log_level, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"
     )
-    logging.getLogger("iotcore").setLevel(logging.WARNING)
+    for library in ("iotcore", "alembic"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     return run_loop(Application(settings, discover()).run())
 
 

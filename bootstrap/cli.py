@@ -205,6 +205,64 @@ def drop(ids: Ids = None, route: OfRoute = None, all_: All = False) -> None:  # 
     _run(dropped(settings(), out, ids or [], route=route, all_=all_))
 
 
+db = typer.Typer(help="Bring the database's tables forward and back, and write migrations.", no_args_is_help=True)
+app.add_typer(db, name="db")
+
+
+@db.command()
+def upgrade(to: Annotated[str, typer.Argument(metavar="REVISION", help="The one to stop at.")] = "head") -> None:
+    """Run the migrations that the database lacks."""
+    from bootstrap import db as commands  # noqa: PLC0415
+
+    _run(commands.upgrade(settings(), out, to))
+
+
+# -1 is no option.
+@db.command(context_settings={"ignore_unknown_options": True})
+def downgrade(
+    to: Annotated[str, typer.Argument(metavar="REVISION", help="The one to be at then; -1: the one before; base: none.")],
+) -> None:
+    """Take migrations back."""
+    from bootstrap import db as commands  # noqa: PLC0415
+
+    _run(commands.downgrade(settings(), out, to))
+
+
+@db.command()
+def revision(
+    message: Annotated[str, typer.Option("-m", "--message", help="What it does, in a few words.")],
+    empty: Annotated[bool, typer.Option("--empty", help="To be filled in by hand.")] = False,  # noqa: FBT002
+) -> None:
+    """Write a migration of what has changed in app/models."""
+    from bootstrap import db as commands  # noqa: PLC0415
+
+    _run(commands.revision(settings(), out, message, empty=empty))
+
+
+@db.command()
+def current() -> None:
+    """Show which migrations the database is at."""
+    from bootstrap import db as commands  # noqa: PLC0415
+
+    _run(commands.current(settings(), out))
+
+
+@db.command()
+def history() -> None:
+    """Show all migrations, the first one first."""
+    from bootstrap import db as commands  # noqa: PLC0415
+
+    _run(commands.history(settings(), out))
+
+
+@db.command()
+def check() -> None:
+    """Look whether a model has changed without a migration."""
+    from bootstrap import db as commands  # noqa: PLC0415
+
+    _run(commands.check(settings(), out))
+
+
 def _run(command: Coroutine[Any, Any, int]) -> None:
     raise typer.Exit(asyncio.run(command))
 

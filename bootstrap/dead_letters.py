@@ -34,14 +34,15 @@ MOST_TOLD = 20
 
 
 @asynccontextmanager
-async def _opened(settings: Settings) -> AsyncIterator[DeadLetterStore]:
-    """Give where the dead letters are. Raises StartError where that cannot be used: a command waits for nothing."""
+async def _opened(settings: Settings, *, runs: bool = False) -> AsyncIterator[DeadLetterStore]:
+    """Give where the dead letters are; with ``runs`` the application's tables are there too.
+
+    Raises StartError where that cannot be used: a command waits for nothing.
+    """
     storage.configure(settings)
     try:
-        try:
-            await storage.create_tables()
-        except Exception as error:  # noqa: BLE001 - whatever a driver raises is told
-            raise storage.cannot_be_used(error) from None
+        async with storage.at_once():
+            await (storage.prepare(upgrades=settings.auto_migrate) if runs else storage.own_tables())
         yield storage.dead_letters(settings)
     finally:
         await Model.close()
@@ -106,7 +107,7 @@ async def replay(settings: Settings, console: Console, numbers: Sequence[int], *
     """Run the chosen ones through the application, in this process; give the exit code, 1 if any failed again."""
     router = discover()
     router.freeze()
-    async with _opened(settings) as dead_letters, _publisher(settings) as publish:
+    async with _opened(settings, runs=True) as dead_letters, _publisher(settings) as publish:
         chosen = await _chosen(dead_letters, numbers, route, all_=all_)
         runs = Runs(publish, settings.handler_timeout, Limits(settings.max_payload_bytes, settings.max_payload_depth))
         try:

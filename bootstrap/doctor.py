@@ -14,11 +14,11 @@ from sqlalchemy import insert, text
 from bootstrap import storage
 from config.settings import given, shown, unknown
 from core import rate_limit
-from core.database import ambient
+from core.database import ambient, migrate
 from core.delivery.tables import sessions
 from core.discovery import discover
 from core.errors import BrokerUnreachableError, RouteMQError, one_line
-from core.model import Model
+from core.model import Base, Model
 from core.transport.base import Deaf
 from core.transport.connect import connector
 from core.transport.embedded import EmbeddedBroker, find_running
@@ -48,6 +48,7 @@ async def doctor(settings: Settings, console: Console) -> int:
         "routes": _routes,
         "broker": _broker,
         "database": _database,
+        "migrations": _migrations,
         "dead letters": _dead_letters,
         "disk": _disk,
     }
@@ -122,7 +123,7 @@ async def _database(settings: Settings) -> Finding:
     if not Model._is_enabled:
         return Finding("look", "none: DATABASE_URL is empty, nothing is stored")
     database = ambient.database()
-    await storage.create_tables()
+    await storage.own_tables()
     async with database.session() as session:
         version = "SELECT sqlite_version()" if database.is_sqlite else "SELECT version()"
         said = str((await session.execute(text(version))).scalar_one()).split(" on ")[0]
@@ -132,6 +133,24 @@ async def _database(settings: Settings) -> Finding:
         await session.rollback()
     said = f"SQLite {said}" if database.is_sqlite else said
     return Finding("ok", f"{shown('database_url', str(database))}, {said}, writable")
+
+
+async def _migrations(settings: Settings) -> Finding:
+    if not Model._is_enabled:
+        return Finding("ok", "none: there is no database")
+    ours = storage.history()
+    count = len(ours.revisions())
+    if not count:
+        return Finding("ok", "none yet: run creates the tables of app/models that are missing")
+    lacking = [each.revision for each in await migrate.pending(ambient.database(), ours)]
+    if not lacking:
+        missing = await migrate.missing_tables(ambient.database(), Base.metadata)
+        if missing:
+            return Finding("fails", f'no table {migrate.few(missing)}; python main.py db revision -m "..."')
+        return Finding("ok", f"{count}, all of them done")
+    if settings.auto_migrate:
+        return Finding("ok", f"{migrate.few(lacking)} to be done, which run does itself")
+    return Finding("fails", f"{migrate.few(lacking)} to be done: python main.py db upgrade")
 
 
 async def _dead_letters(settings: Settings) -> Finding:

@@ -33,13 +33,14 @@ def app() -> Router:
 def _clones(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clones]:
     from bootstrap import storage  # noqa: PLC0415
     from bootstrap.clones import clones  # noqa: PLC0415
+    from core.discovery import import_models  # noqa: PLC0415
     from core.model import Model  # noqa: PLC0415
 
     async def set_up(url: str) -> None:
         Model.configure(url)
-        storage.import_models()
+        import_models()
         try:
-            await storage.create_tables()
+            await storage.prepare(upgrades=True)
         finally:
             await Model.close()
 

@@ -18,7 +18,7 @@ from bootstrap.load import PATIENCE
 from config.settings import CLIENT_ID, shown
 from core import __version__
 from core.discovery import controllers, discover
-from core.errors import BrokerUnreachableError
+from core.errors import BrokerUnreachableError, MigrationError
 from core.model import Base, Model
 from core.publisher import Publisher, publish, set_current
 from core.request import request
@@ -92,16 +92,18 @@ class Shell:
         set_current(self._publisher)
 
     async def open(self) -> None:
-        """Make the tables that are missing where ``run`` would; the shell starts without broker and database too."""
+        """Bring the tables to where ``run`` would; the shell starts without broker and database too."""
         try:
             await self._connect()
         except BrokerUnreachableError as error:
             set_current(None, str(error))
-        if not (Model._is_enabled and self._settings.auto_migrate):
+        if not Model._is_enabled:
             return
         try:
             async with asyncio.timeout(DATABASE_PATIENCE):
-                await storage.create_tables()
+                await storage.prepare(upgrades=self._settings.auto_migrate)
+        except MigrationError as error:
+            self._say(f"{error}; the shell starts nevertheless")
         except Exception as error:  # noqa: BLE001 - whatever a driver raises is told
             self._say(f"{storage.cannot_be_used(error)}; the shell starts nevertheless")
 

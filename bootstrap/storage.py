@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import logging
-import pkgutil
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from core.database import ambient
+from sqlalchemy import MetaData
+
+from core.database import ambient, migrate
 from core.database.fault import Fault, fault_of
+from core.database.history import OWN, application_history
 from core.delivery.dead_letter_file import DeadLetterFile
 from core.delivery.dead_letters import DeadLetterTable
 from core.delivery.session_record import SessionFile, SessionTable
-from core.delivery.tables import metadata
-from core.errors import StartError, one_line
+from core.discovery import import_models, project_folder
+from core.errors import MigrationError, StartError, one_line
 from core.model import Base, Model
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from config.settings import Settings
+    from core.database.history import History
     from core.delivery.dead_letters import DeadLetterStore
     from core.delivery.session_record import SessionStore
 
@@ -48,10 +51,44 @@ def configure(settings: Settings) -> None:
         import_models()
 
 
-async def create_tables() -> None:
-    """Create the tables that are missing, of the application and of the framework."""
-    if Model._is_enabled:
-        await ambient.database().create_tables(Base.metadata, metadata)
+def history() -> History:
+    """Give the application's history of migrations."""
+    return application_history(project_folder())
+
+
+async def prepare(*, upgrades: bool) -> None:
+    """Bring the tables to where the application and the framework need them, or say what does.
+
+    Without a migration in the project, the tables that are missing are created. Else the database must be at the latest
+    one; where it ``upgrades`` it is brought there. Raises MigrationError.
+    """
+    if not Model._is_enabled:
+        return
+    await own_tables()
+    database, ours = ambient.database(), history()
+    if not ours.revisions():
+        await database.create_tables(Base.metadata)
+        return
+    lacking = await migrate.pending(database, ours)
+    if lacking and not upgrades:
+        raise MigrationError(
+            f"the database {database} lacks {migrate.few([each.revision for each in lacking])}: "
+            "run python main.py db upgrade, or set DB_AUTO_MIGRATE=true"
+        )
+    if lacking:
+        await migrate.upgrade(database, ours, Base.metadata, log.info)
+    missing = await migrate.missing_tables(database, Base.metadata)
+    if missing:
+        raise MigrationError(
+            f"the database {database} has no table {migrate.few(missing)}, and no migration makes it: "
+            'run python main.py db revision -m "..." and python main.py db upgrade'
+        )
+
+
+async def own_tables() -> None:
+    """Bring the framework's own tables to where it needs them. Raises MigrationError."""
+    if Model._is_enabled and await migrate.pending(ambient.database(), OWN):
+        await migrate.upgrade(ambient.database(), OWN, MetaData(), log.debug)
 
 
 def dead_letter_file(settings: Settings) -> DeadLetterFile:
@@ -71,18 +108,6 @@ def sessions() -> SessionStore:
     return SessionTable(ambient.database().begin) if Model._is_enabled else SessionFile(FOLDER / "sessions.json")
 
 
-def import_models(package: str = "app.models") -> None:
-    """Import all modules of ``package``, so that their tables are known. Raises StartError."""
-    found = importlib.import_module(package)
-    for module in pkgutil.iter_modules(found.__path__):
-        try:
-            importlib.import_module(f"{package}.{module.name}")
-        except Exception as error:
-            raise StartError(
-                f"the model module {package}.{module.name} cannot be imported: {type(error).__name__}: {error}"
-            ) from error
-
-
 async def once_it_answers(call: Callable[[], Awaitable[T]]) -> T:
     """Give what ``call`` gives, waiting for the database while it does not answer. Raises StartError if waiting is vain."""
     pause = FIRST_PAUSE
@@ -90,6 +115,8 @@ async def once_it_answers(call: Callable[[], Awaitable[T]]) -> T:
     while True:
         try:
             given = await call()
+        except MigrationError:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever a driver raises is told, or waited out
             if not waits(error):
                 raise cannot_be_used(error) from None
@@ -102,6 +129,17 @@ async def once_it_answers(call: Callable[[], Awaitable[T]]) -> T:
             if waiting:
                 log.warning("the database %s answers now", ambient.database())
             return given
+
+
+@asynccontextmanager
+async def at_once() -> AsyncIterator[None]:
+    """Have what the block raises told as a StartError: a command does not wait for the database. Ours stay as they are."""
+    try:
+        yield
+    except MigrationError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a driver raises is told
+        raise cannot_be_used(error) from None
 
 
 def waits(error: Exception) -> bool:

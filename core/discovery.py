@@ -1,4 +1,4 @@
-"""Finds what belongs to the application: the routers, one in each module of a package, and the controllers."""
+"""Finds what the application has: its routers and controllers, its models, and its folder."""
 
 from __future__ import annotations
 
@@ -75,3 +75,20 @@ def _module(name: str) -> ModuleType:
         raise
     except Exception as error:
         raise StartError(f"the module {name} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def import_models(package: str = "app.models") -> None:
+    """Import all modules of ``package``, so that their tables are known. Raises StartError."""
+    found = importlib.import_module(package)
+    for module in pkgutil.iter_modules(found.__path__):
+        try:
+            importlib.import_module(f"{package}.{module.name}")
+        except Exception as error:
+            raise StartError(
+                f"the model module {package}.{module.name} cannot be imported: {type(error).__name__}: {error}"
+            ) from error
+
+
+def project_folder(package: str = "app") -> Path:
+    """Give the folder that holds ``package``, and beside it ``migrations/``."""
+    return Path(next(iter(importlib.import_module(package).__path__))).parent

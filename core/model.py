@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import MetaData, func, insert, select
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm.decl_api import DeclarativeAttributeIntercept
 
@@ -65,6 +65,15 @@ class Page(Generic[M]):
 
 class Base(DeclarativeBase):
     """The parent of models."""
+
+    # PostgreSQL's own names, so that SQLite has them too: only what has a name can be dropped by a migration.
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "%(table_name)s_%(column_0_N_name)s_key",
+            "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+        }
+    )
 
     def to_dict(self) -> dict[str, Any]:
         """Give the loaded columns, JSON-ready: see ``core.database.row.to_dict``."""

@@ -112,6 +112,14 @@ class Database:
         return self.url.render_as_string(hide_password=True)
 
 
+async def enforce_foreign_keys(connection: AsyncConnection, *, on: bool) -> None:
+    """Have SQLite enforce foreign keys on ``connection``, or not; only between transactions is it heard."""
+    # Past SQLAlchemy, which would begin a transaction.
+    driver = (await connection.get_raw_connection()).driver_connection
+    if driver is not None:
+        await (await driver.execute(f"PRAGMA foreign_keys={'ON' if on else 'OFF'}")).close()
+
+
 def _connect(dialect: Dialect, record: object, arguments: list[Any], options: dict[str, Any]) -> object:
     """Connect, and say of a failure that the database had it: a handler's own ConnectionRefusedError looks the same."""
     try:

@@ -1,4 +1,7 @@
-"""The framework's own tables, apart from the user's: SQLAlchemy Core, with a MetaData of their own."""
+"""The framework's own tables, apart from the user's: SQLAlchemy Core, with a MetaData of their own.
+
+A change here needs a revision in ``core/database/migrations/versions``.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from sqlalchemy import (
     Boolean,
     Column,
     DateTime,
-    Float,
+    Double,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -58,19 +62,21 @@ processed = Table(
     Column("unit", Text, nullable=False, unique=True),
     Column("packets", LargeBinary, nullable=False),
     Column("committed_at", DateTime(timezone=True), nullable=False),
+    Index("ix_routemq_processed_client_id_broker", "client_id", "broker"),
 )
 
 outbox = Table(
     "routemq_outbox",
     metadata,
     Column("id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True),
-    Column("client_id", Text, nullable=False, index=True),
+    Column("client_id", Text, nullable=False),
     Column("topic", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Column("qos", SmallInteger, nullable=False),
     Column("retain", Boolean, nullable=False),
     Column("properties", JSON, nullable=True),
     Column("created_at", DateTime(timezone=True), nullable=False),
+    Index("ix_routemq_outbox_client_id_id", "client_id", "id"),
 )
 
 dedup = Table(
@@ -86,5 +92,5 @@ periodic = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("slot", BigInteger, nullable=False),
-    Column("busy_until", Float(53), nullable=False),
+    Column("busy_until", Double, nullable=False),
 )

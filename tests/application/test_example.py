@@ -43,6 +43,7 @@ async def test_simulated_readings_are_rows_and_a_signal_ends_it_with_code_0(proj
 async def test_two_lines_take_it_to_mosquitto_and_postgresql(project, mosquitto):
     url = postgres().new_database()
     one = project(MQTT_URL=mosquitto.url, DATABASE_URL=url)
+    assert (await one.command("db", "upgrade"))[0] == 0
     worker = await one.start().ready()
     assert mosquitto.url in worker.output
     code, said = await one.command("simulate", "--devices", "5", "--rate", "300", "--duration", "1")

@@ -139,7 +139,7 @@ async def test_a_database_that_is_not_there_is_waited_for(project, publisher):
     server = Postgres()
     url = server.new_database()
     await asyncio.to_thread(server.stop)
-    one = project(DATABASE_URL=url)
+    one = project(DATABASE_URL=url, DB_AUTO_MIGRATE="true")
     worker = one.start()
     await worker.says("waiting for the database")
     await asyncio.to_thread(server.start)

@@ -19,7 +19,7 @@ async def test_all_is_well_before_the_first_start_and_beside_a_worker(project, p
     code, said = await one.command("doctor")
     found = findings(said)
     assert code == 0
-    assert list(found) == ["settings", "routes", "broker", "database", "dead letters", "disk"]
+    assert list(found) == ["settings", "routes", "broker", "database", "migrations", "dead letters", "disk"]
     assert {state for state, _ in found.values()} == {"ok"}
     assert "embedded" in found["broker"][1]
     worker = await one.start().ready()
@@ -39,7 +39,9 @@ async def test_what_the_broker_can_do_and_the_database_is(project, tmp_path):  #
     broker = Mosquitto(tmp_path / "m", "max_packet_size 300000").start()
     code, said = await project(MQTT_URL=broker.url, DATABASE_URL=postgres().new_database()).command("doctor")
     found = findings(said)
-    assert code == 0
+    assert code == 1
+    assert [name for name, (state, _) in found.items() if state == "fails"] == ["migrations"]
+    assert found["migrations"][1] == "0001_create_tables to be done: python main.py db upgrade"
     assert "shared subscriptions, Receive Maximum 20, packets of 300,000 bytes" in found["broker"][1]
     assert "PostgreSQL 18" in found["database"][1]
     broker.stop()
@@ -61,6 +63,7 @@ async def test_everything_that_is_wrong_is_said_at_once(project):  # noqa: F811
         "routes": "fails",
         "broker": "fails",
         "database": "fails",
+        "migrations": "ok",
         "dead letters": "fails",
         "disk": "ok",
     }

@@ -1,0 +1,121 @@
+"""Migrations: forward, back, new ones, and what there is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bootstrap import storage
+from core.database import ambient, migrate
+from core.database.compare import differences
+from core.database.history import OWN
+from core.database.revision import make_revision
+from core.errors import MigrationError
+from core.model import Base, Model
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from rich.console import Console
+
+    from config.settings import Settings
+    from core.database.engine import Database
+
+
+@asynccontextmanager
+async def _opened(settings: Settings) -> AsyncIterator[Database]:
+    """Give the database. Raises StartError where it cannot be used: a command waits for nothing."""
+    storage.configure(settings)
+    if not Model._is_enabled:
+        raise MigrationError("DATABASE_URL is empty, so there is nothing to migrate")
+    try:
+        async with storage.at_once():
+            yield ambient.database()
+    finally:
+        await Model.close()
+
+
+def _line(console: Console) -> Callable[[str], None]:
+    return lambda text: console.print(text, markup=False, soft_wrap=True)
+
+
+async def upgrade(settings: Settings, console: Console, to: str) -> int:
+    """Run what the database lacks, up to ``to``; give the exit code."""
+    ours = storage.history()
+    async with _opened(settings) as database:
+        await storage.own_tables()
+        if not ours.revisions():
+            console.print("no migrations yet: run creates the tables that are missing", markup=False, soft_wrap=True)
+            return 0
+        before = await migrate.at(database, ours)
+        await migrate.upgrade(database, ours, Base.metadata, _line(console), to)
+        if await migrate.at(database, ours) == before:
+            console.print(f"nothing to do: the database is at {before[0] if before else 'no revision'}", markup=False)
+    return 0
+
+
+async def downgrade(settings: Settings, console: Console, to: str) -> int:
+    """Take migrations back until ``to`` is the latest; give the exit code."""
+    async with _opened(settings) as database:
+        await migrate.downgrade(database, storage.history(), to, _line(console))
+    return 0
+
+
+async def revision(settings: Settings, console: Console, message: str, *, empty: bool) -> int:
+    """Write a new migration, of what the models have and the migrations have not; give the exit code."""
+    async with _opened(settings) as database:
+        file = await make_revision(database, storage.history(), Base.metadata, message, empty=empty)
+    ruff = Path(sys.executable).with_name("ruff")
+    if ruff.exists():
+        # So that the project's own check does not find fault with what was written here.
+        subprocess.run([ruff, "format", "--quiet", file], check=False)  # noqa: ASYNC221, S603 - nothing else is under way
+    with suppress(ValueError):
+        file = file.relative_to(Path.cwd())
+    console.print(f"wrote {file}: read it, then run python main.py db upgrade", markup=False, soft_wrap=True)
+    return 0
+
+
+async def current(settings: Settings, console: Console) -> int:
+    """Print where the database is in both histories; give the exit code."""
+    async with _opened(settings) as database:
+        for history in (storage.history(), OWN):
+            at = await migrate.at(database, history)
+            lacking = [each.revision for each in history.pending(at)]
+            said = ", ".join(at) or ("no revision" if history.revisions() else "no migrations yet")
+            if lacking:
+                said += f", lacks {migrate.few(lacking)}"
+            elif at:
+                said += ", the latest"
+            console.print(f"{history.name:13}{said}", markup=False, soft_wrap=True)
+    return 0
+
+
+async def history(settings: Settings, console: Console) -> int:
+    """Print all revisions of both histories, the first one first; give the exit code."""
+    async with _opened(settings) as database:
+        for each in (storage.history(), OWN):
+            lacking = {one.revision for one in await migrate.pending(database, each)}
+            console.print(each.name, style="bold", markup=False)
+            for one in each.revisions():
+                state = "pending" if one.revision in lacking else "done"
+                console.print(f"  {state:9}{one.revision:34}{one.doc}", markup=False, soft_wrap=True)
+            if not each.revisions():
+                console.print("  no migrations yet", markup=False)
+    return 0
+
+
+async def check(settings: Settings, console: Console) -> int:
+    """Print what the models and the migrations do not have in common; give the exit code, 1 if there is anything."""
+    ours = storage.history()
+    async with _opened(settings) as database, migrate.at_head(database, ours) as connection:
+        found = await connection.run_sync(differences, Base.metadata, ours.table)
+    for line in found:
+        console.print(line, markup=False, soft_wrap=True)
+    if found:
+        console.print('run python main.py db revision -m "..." to make a migration of it', markup=False, soft_wrap=True)
+        return 1
+    console.print("the models are what the migrations make", markup=False)
+    return 0

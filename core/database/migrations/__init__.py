@@ -1,0 +1,1 @@
+"""What Alembic needs of a folder of migrations, and the framework's own revisions."""

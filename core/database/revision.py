@@ -1,0 +1,69 @@
+"""Writes new migrations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alembic import command
+from alembic.script import Script
+
+from core.database.compare import options
+from core.database.history import in_turn
+from core.database.migrate import at_head
+from core.errors import MigrationError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from alembic.runtime.environment import EnvironmentContext
+    from sqlalchemy import MetaData
+    from sqlalchemy.engine import Connection
+
+    from core.database.engine import Database
+    from core.database.history import History
+
+
+async def make_revision(database: Database, history: History, metadata: MetaData, message: str, *, empty: bool) -> Path:
+    """Write a revision that brings what the earlier ones make to what ``metadata`` says, and give its file.
+
+    The earlier ones are run in an empty database for that: what ``database`` itself holds does not matter. With ``empty``
+    the revision does nothing yet. Raises MigrationError, also where there is nothing to do.
+    """
+    name = history.next_id(message)
+    # It stands in a docstring.
+    message = " ".join(message.replace("\\", "/").replace('"', "'").split())
+    history.versions.mkdir(parents=True, exist_ok=True)
+    if empty:
+        with history.told("cannot be made"):
+            written = command.revision(history.config(), message, rev_id=name)
+        made = written if isinstance(written, Script) else None
+    else:
+        async with at_head(database, history) as connection:
+            made = await in_turn(connection, _autogenerate, history, metadata, message, name)
+    if made is None:
+        raise MigrationError(
+            "the models have no change that a migration could be made of; --empty writes one to be filled in by hand"
+        )
+    return Path(made.path)
+
+
+def _autogenerate(connection: Connection, history: History, metadata: MetaData, message: str, name: str) -> Script | None:
+    def environment(context: EnvironmentContext) -> None:
+        context.configure(connection=connection, version_table=history.table, **options(metadata))
+        with context.begin_transaction():
+            context.run_migrations()
+
+    def drop_empty(context: Any, revision: Any, directives: list[Any]) -> None:
+        if directives[0].upgrade_ops.is_empty():
+            directives.clear()
+
+    with history.told("cannot be made"):
+        made = command.revision(
+            history.config(environment),
+            message,
+            autogenerate=True,
+            rev_id=name,
+            process_revision_directives=drop_empty,
+        )
+    return made if isinstance(made, Script) else None
