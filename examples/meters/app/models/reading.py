@@ -17,4 +17,5 @@ class Reading(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     serial: Mapped[str] = mapped_column(String(64))
     kwh: Mapped[float]
+    voltage: Mapped[float | None]
     taken_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
