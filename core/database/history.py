@@ -77,8 +77,8 @@ class History:
             strange = [revision for revision in at if revision not in known]
             if strange:
                 raise MigrationError(
-                    f"the database is at the revision {strange[0]}, which is not in {self.versions}: a newer version of "
-                    "the code has been here; run that, or downgrade the database with it"
+                    f"the database is at the revision {strange[0]}, which is not in {self.versions}: other code, likely "
+                    "newer, has been here; run that, or have it take the revision back"
                 )
             return list(script.iterate_revisions("heads", tuple(at) or "base"))[::-1]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from core.database.history import History
+
+log = logging.getLogger("routemq.database")
 
 _LOCK = 0x526F7574654D52
 _MOST_TOLD = 5
@@ -108,7 +111,10 @@ async def _alone(database: Database) -> AsyncIterator[AsyncConnection]:
         try:
             async with own.engine.connect() as guard, own.engine.connect() as connection:
                 if own.url.get_backend_name() == "postgresql":
-                    await guard.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+                    lock = {"key": _LOCK}
+                    if not (await guard.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), lock)).scalar_one():
+                        log.warning("another process migrates the database %s: waiting for it", own)
+                        await guard.execute(text("SELECT pg_advisory_xact_lock(:key)"), lock)
                     # Long idle it may be now; and that it goes on has it drop the snapshot of the lock's SELECT, which
                     # CREATE INDEX CONCURRENTLY would wait for.
                     await guard.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))

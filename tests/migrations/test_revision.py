@@ -8,7 +8,24 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import JSON, DateTime, Enum, ForeignKey, Index, Integer, MetaData, Numeric, String, TypeDecorator, func, text
+from sqlalchemy import (
+    JSON,
+    Column,
+    DateTime,
+    Double,
+    Enum,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Numeric,
+    String,
+    Table,
+    TypeDecorator,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -140,6 +157,13 @@ async def _set(metadata, table, column, attributes) -> None:
             metadata.tables[table].c[column].server_default = fresh
         else:
             setattr(metadata.tables[table].c[column], name, value)
+
+
+async def test_two_names_of_one_type_are_no_change(database, history):
+    write(history, "0001_floats", None, 'op.create_table("floats", sa.Column("x", sa.Double), sa.Column("y", sa.Float))')
+    metadata = MetaData()
+    Table("floats", metadata, Column("x", Float), Column("y", Double))
+    assert await check(database, history, metadata) == []
 
 
 async def test_tables_that_a_start_has_made_are_taken_over_by_the_first_migration(database, history):
