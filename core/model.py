@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
-from sqlalchemy import MetaData, func, insert, select
+from sqlalchemy import MetaData, func, select
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm.decl_api import DeclarativeAttributeIntercept
 
 from core.database import ambient
-from core.database.copy import copy_rows
+from core.database.checked import check_names, hashable, identity_of, instance_of, new_instance
 from core.database.engine import Database
 from core.database.gather import MOST_ROWS
-from core.database.kinds import (
-    PLAIN,
-    delete_of,
-    find_of,
-    insert_of,
-    insertion_of,
-    is_expression,
-    is_plain,
-    update_of,
-    upsert_of,
-)
+from core.database.insertion import alike, insert_only, is_plain, kind_of_insert
+from core.database.kinds import delete_of, find_of, insert_of, update_of, upsert_of
 from core.database.mapper import mapper_of
 from core.database.row import to_dict
 from core.errors import ModelError
@@ -39,7 +29,6 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
     from core.database.gather import Kind
-    from core.database.kinds import Insert
 
 __all__ = ["Base", "Model", "Page"]
 
@@ -164,11 +153,11 @@ class ModelType(DeclarativeAttributeIntercept):
         Raises ModelError for values that the model has not, and SQLAlchemy's errors (IntegrityError and others).
         """
         gathers = ambient.gathers()
-        kind = _insertion(model, values) if gathers is not None else None
+        kind = kind_of_insert(model, values) if gathers is not None else None
         if gathers is not None and kind is not None:
             made: M = await gathers[0].call(kind, values)
             return made
-        row = _new(model, values)
+        row = new_instance(model, values)
         async with ambient.writing() as session:
             session.add(row)
             await session.flush()
@@ -193,10 +182,10 @@ class ModelType(DeclarativeAttributeIntercept):
         With ``returning=False`` it gives None, and PostgreSQL takes dictionaries by COPY, at a fifth of the cost.
         """
         mapper_of(model)
-        kept = _alike(model, rows)
+        kept = alike(model, rows)
         async with ambient.writing() as session:
             if kept is not None and not returning:
-                await _insert_only(session, model, kept)
+                await insert_only(session, model, kept)
                 return None
             if kept is not None and ambient.database().gathers:
                 kind = insert_of(cast("Any", model), tuple(kept[0]))
@@ -204,7 +193,7 @@ class ModelType(DeclarativeAttributeIntercept):
                 for start in range(0, len(kept), MOST_ROWS):
                     made += await kind.run(session, kept[start : start + MOST_ROWS])
                 return made
-            made = [_new(model, row) if isinstance(row, Mapping) else _instance(model, row) for row in rows]
+            made = [new_instance(model, row) if isinstance(row, Mapping) else instance_of(model, row) for row in rows]
             session.add_all(made)
             await session.flush()
             for row in made if returning else ():
@@ -213,9 +202,9 @@ class ModelType(DeclarativeAttributeIntercept):
 
     async def update(cls, model: type[M], key: Any, /, **values: Any) -> M | None:
         """Change the row with primary key ``key`` and give it, committed and fully loaded; None if there is none."""
-        _check_names(model, values)
-        identity = _identity(model, key)
-        changed: M | None = await _write(update_of(cast("Any", model)), (identity, values), gather=_hashable(identity))
+        check_names(model, values)
+        identity = identity_of(model, key)
+        changed: M | None = await _write(update_of(cast("Any", model)), (identity, values), gather=hashable(identity))
         return changed
 
     async def upsert(cls, model: type[M], /, *, on: Sequence[str] | None = None, **values: Any) -> M:
@@ -230,24 +219,24 @@ class ModelType(DeclarativeAttributeIntercept):
             kind = upsert_of(cast("Any", model), names, keys, ambient.database().url.get_backend_name())
         except ModelError:
             # Of a name that is none, this says which one was meant.
-            _check_names(model, values)
+            check_names(model, values)
             raise
-        made: M = await _write(kind, values, gather=is_plain(model) and _hashable(kind.apart(values)))
+        made: M = await _write(kind, values, gather=is_plain(model) and hashable(kind.apart(values)))
         return made
 
     async def delete(cls, model: type[M], key: Any, /) -> bool:
         """Delete the row with primary key ``key``, with the cascades of its relationships; say whether there was one."""
-        identity = _identity(model, key)
-        return bool(await _write(delete_of(cast("Any", model)), identity, gather=_hashable(identity)))
+        identity = identity_of(model, key)
+        return bool(await _write(delete_of(cast("Any", model)), identity, gather=hashable(identity)))
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
     async def find(cls, model: type[M], key: Any, /) -> M | None:
         """Give the row with primary key ``key`` (a tuple where that has several columns), or None."""
-        identity = _identity(model, key)
+        identity = identity_of(model, key)
         if not _enabled("find"):
             return None
-        gathers = ambient.gathers() if _hashable(identity) else None
+        gathers = ambient.gathers() if hashable(identity) else None
         if gathers is not None:
             found: M | None = await gathers[1].call(find_of(cast("Any", model)), identity)
             return found
@@ -348,51 +337,6 @@ def _enabled(call: str) -> bool:
     return False
 
 
-def _check_names(model: type, names: Mapping[str, Any]) -> None:
-    """Raise ModelError where ``model`` has not all attributes of ``names``."""
-    mapper = mapper_of(model)
-    for name in names:
-        if name not in mapper.all_orm_descriptors:
-            known = list(mapper.column_attrs.keys())
-            close = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
-            raise ModelError(f"{model.__qualname__} has no column {name!r}; {hint}")
-
-
-def _new(model: type[M], values: Mapping[str, Any]) -> M:
-    """Give a new instance. Raises ModelError."""
-    mapper_of(model)
-    try:
-        return model(**values)
-    except TypeError as error:
-        # A constructor may take more than columns, so the names are looked at only once it has refused them.
-        _check_names(model, values)
-        raise ModelError(f"{model.__qualname__} cannot be made of {', '.join(values) or 'nothing'}: {error}") from error
-
-
-def _insertion(model: type[Any], values: dict[str, Any]) -> Insert | None:
-    """Give how a row of ``values`` is inserted, and take those out for which None means nothing; None: it goes by itself.
-
-    None for a column with a default means what is not given, as it does when SQLAlchemy inserts an instance.
-    """
-    try:
-        insertion = insertion_of(cast("Any", model), tuple(values))
-    except TypeError:
-        # What cannot be hashed is no class.
-        mapper_of(model)
-        raise
-    if insertion is None:
-        return None
-    if not PLAIN.issuperset(map(type, values.values())) and any(is_expression(value) for value in values.values()):
-        return None
-    left_out = [name for name in insertion.unless_none if values[name] is None]
-    if not left_out:
-        return insertion.kind
-    for name in left_out:
-        del values[name]
-    return _insertion(model, values)
-
-
 async def _write(kind: Kind, value: Any, *, gather: bool) -> Any:
     """Give the result of one call that writes, gathered with others of its kind where that may be."""
     gathers = ambient.gathers() if gather else None
@@ -403,68 +347,10 @@ async def _write(kind: Kind, value: Any, *, gather: bool) -> Any:
     return result
 
 
-def _alike(model: type[M], rows: Sequence[Mapping[str, Any] | M]) -> list[dict[str, Any]] | None:
-    """Give ``rows`` as they can be inserted by one statement; None where they are not alike, or not plain."""
-    kept: list[dict[str, Any]] = []
-    unless_none: tuple[str, ...] = ()
-    for row in rows:
-        if (
-            kept
-            and type(row) is dict
-            and row.keys() == kept[0].keys()
-            and PLAIN.issuperset(map(type, row.values()))
-            and not (unless_none and None in [row[name] for name in unless_none])
-        ):
-            kept.append(row)
-            continue
-        values = dict(row) if isinstance(row, Mapping) else None
-        kind = _insertion(model, values) if values is not None else None
-        if values is None or kind is None or (kept and values.keys() != kept[0].keys()):
-            return None
-        if not kept:
-            insertion = insertion_of(cast("Any", model), tuple(values))
-            unless_none = insertion.unless_none if insertion is not None else ()
-        kept.append(values)
-    return kept or None
-
-
-async def _insert_only(session: AsyncSession, model: type[Any], rows: list[dict[str, Any]]) -> None:
-    """Insert ``rows``, which have values for the same columns."""
-    if session.get_bind().dialect.name == "postgresql" and await copy_rows(session, model, rows):
-        return
-    for start in range(0, len(rows), MOST_ROWS):
-        await session.execute(insert(model), rows[start : start + MOST_ROWS])
-
-
-def _instance(model: type[M], row: object) -> M:
-    if not isinstance(row, model):
-        raise ModelError(f"create_many({model.__qualname__}) takes dictionaries and instances of it, not {row!r}"[:300])
-    return row
-
-
-def _identity(model: type, key: Any) -> Any:
-    """Give ``key`` if it has the shape of the primary key of ``model``. Raises ModelError."""
-    columns = [column.name for column in mapper_of(model).primary_key]
-    given = len(key) if isinstance(key, tuple) else 1
-    if given != len(columns):
-        if len(columns) == 1:
-            raise ModelError(f"the primary key of {model.__qualname__} is one value, {columns[0]}, not {key!r}")
-        raise ModelError(f"the primary key of {model.__qualname__} is a tuple ({', '.join(columns)}), not {key!r}")
-    return key
-
-
-def _hashable(value: Any) -> bool:
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True
-
-
 def _select(
     model: type[M], conditions: Sequence[ColumnElement[bool]], equals: Mapping[str, Any], order_by: Any = None
 ) -> Select[Any]:
-    _check_names(model, equals)
+    check_names(model, equals)
     # Not filter_by(): a model may have an attribute of any name, and this takes them one by one.
     statement = select(model).where(*conditions, *(getattr(model, name) == value for name, value in equals.items()))
     if order_by is None:

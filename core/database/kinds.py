@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from decimal import Decimal
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
-from uuid import UUID
+from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import ClauseElement, Integer, insert, inspect, select, tuple_
+from sqlalchemy import Integer, insert, inspect, select, tuple_
 
 from core.database.gather import Kind
-from core.database.mapper import mapper_of
 from core.database.upsert import upsert_statement
 
 if TYPE_CHECKING:
@@ -23,13 +19,6 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.dml import ReturningInsert
 
 MOST_KEY_SETS = 1024
-PLAIN = frozenset({str, int, float, bool, type(None), bytes, datetime, dict, list, UUID, Decimal})
-"""Types of values that need no look at what else they may be."""
-
-
-def is_expression(value: Any) -> bool:
-    """Say whether ``value`` is SQL, such as ``func.now()``, which an INSERT of many rows cannot hold."""
-    return hasattr(value, "__clause_element__") or isinstance(value, ClauseElement)
 
 
 class Insert(Kind):
@@ -283,57 +272,3 @@ def _sortable_key(key: Any) -> list[tuple[str, Any]]:
 
 def _sortable(value: Any) -> tuple[str, Any]:
     return type(value).__name__, value if isinstance(value, int | float | str | bytes) else str(value)
-
-
-def is_plain(model: type[Any]) -> bool:
-    """Say whether rows of ``model`` can be inserted without making instances first."""
-    return _plain(cast("Any", model))[0] is not None
-
-
-class Insertion(NamedTuple):
-    """How a row with values for certain columns is inserted: ``unless_none`` are those that None leaves out."""
-
-    kind: Insert
-    unless_none: tuple[str, ...]
-
-
-@lru_cache(MOST_KEY_SETS)
-def insertion_of(model: Any, keys: tuple[str, ...]) -> Insertion | None:
-    """Give how rows with values for ``keys`` are inserted; None where that would pass over something of the model's own."""
-    columns, with_default = _plain(model)
-    if not keys or columns is None or not columns.issuperset(keys):
-        return None
-    return Insertion(insert_of(model, keys), tuple(key for key in keys if key in with_default))
-
-
-@lru_cache(MOST_KEY_SETS)
-def _plain(model: Any) -> tuple[frozenset[str] | None, frozenset[str]]:
-    """Give the names of the columns of ``model``, and of those with a default that cannot tell None from nothing (JSON can).
-
-    The former are None where something of the model's own would be passed over: a constructor, validators, listeners,
-    several tables.
-    """
-    mapper = mapper_of(model)
-    manager = mapper.class_manager
-    constructor = getattr(mapper.registry, "constructor", None)
-    names = [attribute.key for attribute in mapper.column_attrs]
-    if (
-        manager.original_init is not constructor
-        or len(mapper.tables) != 1
-        or mapper.polymorphic_on is not None
-        or mapper.version_id_col is not None
-        or mapper.validators
-        # SQLAlchemy listens once itself.
-        or len(list(manager.dispatch.init)) > 1
-        or any(list(getattr(mapper.dispatch, name)) for name in ("before_insert", "after_insert"))
-        or any(list(getattr(model, name).dispatch.set) for name in names)
-        or any(len(attribute.columns) != 1 for attribute in mapper.column_attrs)
-    ):
-        return None, frozenset()
-    with_default = set()
-    for attribute in mapper.column_attrs:
-        column: Any = attribute.columns[0]
-        has_default = column.default is not None or column.server_default is not None or column.primary_key
-        if has_default and not column.type.should_evaluate_none:
-            with_default.add(attribute.key)
-    return frozenset(names), frozenset(with_default)

@@ -15,6 +15,7 @@ from core.message import Message, Properties
 from core.transport.base import Closure, Connack, Connection
 from core.transport.refusal import refused, silent
 from core.transport.tls import tls_context
+from core.transport.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from core.transport.base import Listener, Subscription
     from core.transport.options import ConnectOptions, Will
 
-BUFFER = 256 * 1024
 MOST_PUBLISHING = 500
 """Own messages under way at once; a broker may ask for fewer (MQTT 5, Receive Maximum)."""
 MOST_CLOSING = 3.0
@@ -31,70 +31,6 @@ PACKET_TOO_LARGE = 0x95
 
 _DISCONNECT = mqtt5.DisconnectPacket().write()
 _PINGREQ = mqtt5.PingReqPacket().write()
-
-
-class _Wire(asyncio.BufferedProtocol):
-    """The bytes of one connection: what comes in is cut into packets in one pass over what was read."""
-
-    def __init__(self, packet: Callable[[Any], None], lost: Callable[[str, int | None], None]) -> None:
-        self._packet = packet
-        self._lost = lost
-        self._view = memoryview(bytearray(BUFFER))
-        self._end = 0
-        self.stopped = False
-        self.writable = asyncio.Event()
-        self.writable.set()
-        self.gone = asyncio.Event()
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """Give the free part of the buffer, which is doubled when a packet fills it."""
-        if self._end == len(self._view):
-            larger = memoryview(bytearray(2 * len(self._view)))
-            larger[: self._end] = self._view
-            self._view = larger
-        return self._view[self._end :]
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Hand on every packet that is complete."""
-        view = self._view
-        start, end = 0, self._end + nbytes
-        read, take = mqtt5.read, self._packet
-        while start < end and not self.stopped:
-            try:
-                packet, size = read(view[start:end])
-            except IndexError:
-                break
-            except (KeyboardInterrupt, SystemExit):
-                raise
-            except BaseException as error:  # noqa: BLE001 - a topic that is no UTF-8 makes the codec panic, beyond Exception
-                self._end = 0
-                self._lost(f"a packet could not be read: {one_line(error, name=False)}", 0x81)
-                return
-            start += size
-            take(packet)
-        rest = end - start
-        if start and rest:
-            view[:rest] = bytes(view[start:end])
-        self._end = rest
-        if not rest and len(view) > BUFFER:
-            self._view = memoryview(bytearray(BUFFER))
-
-    def eof_received(self) -> None:
-        """Let the transport close."""
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Take note of the end, however it came."""
-        self.gone.set()
-        self.writable.set()
-        self._lost("the connection broke" if exc is None else f"the connection broke: {one_line(exc)}", None)
-
-    def pause_writing(self) -> None:
-        """Have publications wait: the broker reads more slowly than we write."""
-        self.writable.clear()
-
-    def resume_writing(self) -> None:
-        """Have publications go on."""
-        self.writable.set()
 
 
 class NativeConnection(Connection):
@@ -115,7 +51,7 @@ class NativeConnection(Connection):
         self._slots = asyncio.Semaphore(MOST_PUBLISHING)
         self._maximum_packet_size: int | None = None
         self._identifiers = True
-        self._wire: _Wire | None = None
+        self._wire: Wire | None = None
         self._transport: asyncio.Transport | None = None
         self._keepalive = options.keepalive
         self._timer: asyncio.TimerHandle | None = None
@@ -151,11 +87,11 @@ class NativeConnection(Connection):
         self._timer = self._loop.call_later(self._keepalive / 2, self._keep_alive)
         return self._granted
 
-    async def _socket(self) -> tuple[asyncio.Transport, _Wire]:
+    async def _socket(self) -> tuple[asyncio.Transport, Wire]:
         options = self._options
 
-        def make() -> _Wire:
-            return _Wire(self._packet, self._lost)
+        def make() -> Wire:
+            return Wire(self._packet, self._lost)
 
         if options.scheme == "unix":
             return await self._loop.create_unix_connection(make, options.path)

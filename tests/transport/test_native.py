@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from core.errors import BrokerUnreachableError, ConnectionLostError, SettingsError
 from core.transport.base import Subscription
 from core.transport.connect import connector
-from core.transport.native import BUFFER, _Wire
+from core.transport.wire import BUFFER, Wire
 from tests.mosquitto import Mosquitto
 from tests.transport.conftest import options
 from tests.transport.recorder import Recorder
@@ -93,14 +93,14 @@ async def test_messages_right_behind_connack_come_after_the_connection_was_told_
 @given(bodies=st.lists(st.binary(max_size=400), max_size=20), cuts=st.lists(st.integers(1, 200), max_size=50))
 def test_packets_are_found_wherever_the_network_cuts_them(bodies, cuts):
     packets, lost = [], []
-    wire = _Wire(packets.append, lambda *why: lost.append(why))
+    wire = Wire(packets.append, lambda *why: lost.append(why))
     data = b"".join(publish("t", body, number % 65_535 + 1) for number, body in enumerate(bodies))
     feed(wire, data, cuts)
     assert [packet.payload for packet in packets] == bodies
     assert lost == []
 
 
-def feed(wire: _Wire, data: bytes, cuts: list[int]) -> None:
+def feed(wire: Wire, data: bytes, cuts: list[int]) -> None:
     position = 0
     sizes = [*cuts, len(data)]
     for size in sizes:
@@ -116,7 +116,7 @@ def feed(wire: _Wire, data: bytes, cuts: list[int]) -> None:
 
 def test_a_packet_larger_than_the_buffer_makes_it_grow_for_that_long():
     packets = []
-    wire = _Wire(packets.append, lambda *why: None)
+    wire = Wire(packets.append, lambda *why: None)
     body = b"x" * (3 * BUFFER)
     feed(wire, publish("t", body) + publish("t", b"y"), [10_000])
     assert [packet.payload for packet in packets] == [body, b"y"]
