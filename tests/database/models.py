@@ -91,7 +91,15 @@ class Pair(Plain):
     __table_args__ = (UniqueConstraint("note"),)
 
 
-class Odd(Model):
+class PlainModel(Model):
+    """As Plain, for children of Model."""
+
+    __abstract__ = True
+    registry = _registry
+    metadata = Plain.metadata
+
+
+class Odd(PlainModel):
     """A child of Model whose columns have the names of Model's calls."""
 
     __tablename__ = "odd_names"
@@ -107,7 +115,7 @@ class Odd(Model):
     delete: Mapped[bool | None]
 
 
-class Point(MappedAsDataclass, Base):
+class Point(MappedAsDataclass, Plain):
     __tablename__ = "points"
 
     id: Mapped[int] = mapped_column(init=False, primary_key=True)
