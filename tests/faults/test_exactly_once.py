@@ -26,7 +26,7 @@ def url_of(database: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("database", ["PostgreSQL", "SQLite"])
 async def test_the_worker_is_killed_at_random_moments(streaming, mosquitto, database):
-    times = 50 if SOAK else 6
+    times = 50 if SOAK else 4
     stream = streaming(mosquitto.url, router=ONCE, rate=1500, **url_of(database))
     worker = await stream.project.start().ready()
     stream.start()
@@ -55,7 +55,7 @@ async def test_postgresql_dies(streaming, mosquitto, own_postgres, how):
 
 
 async def test_the_connection_is_cut(streaming, mosquitto):
-    times = 20 if SOAK else 4
+    times = 20 if SOAK else 3
     stream = streaming(mosquitto.url, router=ONCE, rate=1500, DATABASE_URL=postgres().new_database())
     worker = await stream.project.start().ready()
     stream.start()
@@ -69,7 +69,7 @@ async def test_the_connection_is_cut(streaming, mosquitto):
 
 
 async def test_poison_and_kills(streaming, mosquitto):
-    times = 20 if SOAK else 3
+    times = 20 if SOAK else 2
     router = POISONED.replace("CODEC", ', delivery="exactly_once"')
     stream = streaming(mosquitto.url, router=router, rate=1500, RETRY_ATTEMPTS=2, RETRY_FIRST=0.01)
     stream.__class__ = Poisoned
@@ -93,7 +93,7 @@ REPLYING = ONCE + '    await context["publish"](f"r/{context[\'params\'][\'sourc
 
 
 async def test_replies_of_the_outbox_survive_kills_in_order(streaming, mosquitto):
-    times = 50 if SOAK else 5
+    times = 50 if SOAK else 3
     url = postgres().new_database()
     heard = Recorder()
     listener = Session(connector(options(mosquitto.url, transport="native")), "replies", [Subscription("r/#", 1)])
