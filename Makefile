@@ -16,7 +16,7 @@ run: .venv-run
 	@exec .venv/bin/python main.py
 
 test: .venv-test
-	.venv/bin/python -m pytest -n $$(.venv/bin/python -c 'import os; print(min((os.cpu_count() or 1) + 1, 4))')
+	.venv/bin/python -m pytest --dist worksteal -n $$(.venv/bin/python -c 'import os; print(min((os.cpu_count() or 1) + 1, 4))')
 
 soak: .venv-test
 	ROUTEMQ_SOAK=1 .venv/bin/python -m pytest tests/faults --timeout 1800 -n $$(.venv/bin/python -c 'import os; print(min(os.cpu_count() or 1, 4))')
