@@ -146,7 +146,7 @@ def _next(kind: Kind, names: Names) -> list[str]:
             f"python main.py make router {names.name}   gives it its messages",
         ],
         Kind.MODEL: [
-            "give it the columns that it needs; the table is made when the worker starts",
+            f'give it the columns that it needs, then: python main.py db revision -m "{names.name}"   makes its table',
             f"python main.py make controller {names.name}   stores messages in it",
         ],
         Kind.ROUTER: ["python main.py routes   shows it; with the worker started anew:", publish],
