@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import shutil
 import threading
+from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+
+AHEAD = 4
+"""Copies of a PostgreSQL database that are made before they are asked for."""
 
 
 class Clones(Protocol):
@@ -71,7 +76,8 @@ class SqliteClones:
 class PostgresClones:
     """Copies of a template database on the PostgreSQL server of ``url``, whose user may create databases.
 
-    The next copy is made while a test runs, by a thread with a connection of its own: a test waits for none.
+    The next few copies are made while a test runs, by a thread with connections of its own: making one takes PostgreSQL as
+    long as it takes the disk to have it.
     """
 
     def __init__(self, url: str, set_up: Callable[[str], Awaitable[None]]) -> None:
@@ -81,12 +87,13 @@ class PostgresClones:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="clean databases", daemon=True)
         self._thread.start()
-        self._engine: AsyncEngine = create_async_engine(self._server, isolation_level="AUTOCOMMIT", pool_size=1)
-        self._next: Any = None
+        self._engine: AsyncEngine = create_async_engine(self._server, isolation_level="AUTOCOMMIT", pool_size=AHEAD)
+        self._ready: deque[Any] = deque()
         self._dropped: list[Any] = []
         self._call(self._make(f"{self._prefix}_template"))
         self._call(set_up(self._url(f"{self._prefix}_template")))
-        self._prepare()
+        for _ in range(AHEAD):
+            self._prepare()
 
     def _url(self, database: str) -> str:
         return self._server.set(database=database).render_as_string(hide_password=False)
@@ -108,11 +115,11 @@ class PostgresClones:
 
     def _prepare(self) -> None:
         self._number += 1
-        self._next = self._start(self._make(f"{self._prefix}_{self._number}", f"{self._prefix}_template"))
+        self._ready.append(self._start(self._make(f"{self._prefix}_{self._number}", f"{self._prefix}_template")))
 
     def take(self) -> str:
-        """Give the URL of a copy, and have the next one made."""
-        name = self._next.result()
+        """Give the URL of a copy, and have another one made."""
+        name = self._ready.popleft().result()
         self._prepare()
         return self._url(name)
 
@@ -122,9 +129,10 @@ class PostgresClones:
         self._dropped.append(self._start(self._drop(make_url(url).database or "")))
 
     def close(self) -> None:
-        """Drop the template, and the copy that nobody has taken."""
-        with suppress(Exception):
-            self.give_back(self._url(self._next.result()))
+        """Drop the template, and the copies that nobody has taken."""
+        while self._ready:
+            with suppress(Exception):
+                self.give_back(self._url(self._ready.popleft().result()))
         for drop in self._dropped:
             with suppress(Exception):
                 drop.result()
