@@ -41,6 +41,8 @@ DISCONNECT = b"\xe0\x00"
 MOST_CLOSING = 3.0
 """Seconds that a broker is given to hang up after DISCONNECT."""
 PACKET_TOO_LARGE = 0x95
+SUBACK_TIMEOUT = 600.0
+"""Seconds to wait for SUBACK: what the broker has collected for the session may come before it."""
 MOST_PUBLISHING = 500
 """Own messages under way at once; a broker may ask for fewer (MQTT 5, Receive Maximum)."""
 READ_AT_ONCE = 100
@@ -396,7 +398,7 @@ class AiomqttConnection(Connection):
                 properties.SubscriptionIdentifier = identifier
         else:
             topics = [(s.topic_filter, s.qos) for s in subscriptions]
-        timeout = self._options.connect_timeout
+        timeout = SUBACK_TIMEOUT
         codes = await self._or_lost(client.subscribe(topics, properties=properties, timeout=timeout))
         return {
             s.topic_filter: str(code)

@@ -117,6 +117,8 @@ class Session:
             try:
                 connack = await connection.open()
                 began = monotonic()
+                if self._paused:
+                    connection.pause_reading()
                 if not (subscribed and connack.session_present):
                     await self._subscribe(connection, connack)
                     subscribed = True
@@ -237,14 +239,15 @@ class Session:
     def pause_reading(self) -> None:
         """Stop reading, on later connections too."""
         self._paused = True
-        if self._connection is not None:
-            self._connection.pause_reading()
+        # Also one that waits for its SUBACK: what a session has collected comes before it.
+        if self._latest is not None:
+            self._latest.pause_reading()
 
     def resume_reading(self) -> None:
         """Read again."""
         self._paused = False
-        if self._connection is not None:
-            self._connection.resume_reading()
+        if self._latest is not None:
+            self._latest.resume_reading()
 
     async def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
         """Subscribe on the present connection, waiting for one where there is none; the next one is not told again.

@@ -1,0 +1,46 @@
+"""A session that has collected much sends it before SUBACK: the consumer can stop the reading by then."""
+
+from __future__ import annotations
+
+import asyncio
+
+from core.transport.base import Subscription
+from core.transport.memory import MemoryBroker, MemoryConnection
+from core.transport.session import Session
+from tests.transport.recorder import Recorder
+from tests.waiting import until
+
+
+class Slow(MemoryConnection):
+    """Its SUBACK comes when ``answered`` is set."""
+
+    made: list[Slow] = []  # noqa: RUF012
+
+    def __init__(self, *arguments) -> None:
+        super().__init__(*arguments)
+        self.answered = asyncio.Event()
+        self.made.append(self)
+
+    async def subscribe(self, subscriptions) -> None:
+        await self.answered.wait()
+        await super().subscribe(subscriptions)
+
+
+async def test_reading_is_paused_and_resumed_while_the_session_subscribes():
+    broker = MemoryBroker()
+    session = Session(lambda listener, number: Slow(broker, "w", 10, listener, number), "memory", [Subscription("a", 1)])
+    Slow.made.clear()
+    session.start(Recorder())
+    await until(lambda: Slow.made and Slow.made[0]._session is not None)
+    (connection,) = Slow.made
+    session.pause_reading()
+    assert not connection.reading
+    session.resume_reading()
+    assert connection.reading
+    session.pause_reading()
+    connection.answered.set()
+    await session.connected()
+    assert not connection.reading
+    session.resume_reading()
+    assert connection.reading
+    await session.stop()
