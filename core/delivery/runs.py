@@ -89,6 +89,10 @@ class Runs:
         refused: dict[int, BaseException] = {}
         contexts = []
         for index, delivery in enumerate(deliveries):
+            unanswerable = check_response_topic(delivery)
+            if unanswerable is not None:
+                refused[index] = unanswerable
+                continue
             try:
                 contexts.append(self._context(delivery, route, publish))
             except Exception as error:  # noqa: BLE001 - a codec may raise anything, which costs this message alone

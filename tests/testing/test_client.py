@@ -11,7 +11,16 @@ from sqlalchemy.orm import registry
 from core.controller import Controller
 from core.database import ambient
 from core.delivery.tables import metadata
-from core.errors import NoRouteError, PayloadError, Reject, RequestTimeoutError, RetryLater, RouteError, RouteMQError
+from core.errors import (
+    MessageError,
+    NoRouteError,
+    PayloadError,
+    Reject,
+    RequestTimeoutError,
+    RetryLater,
+    RouteError,
+    RouteMQError,
+)
 from core.model import Base, Model
 from core.periodic import every
 from core.publisher import publish
@@ -125,6 +134,22 @@ async def test_what_is_published_and_replied():
     assert again.topic == "log"
     assert (answer.topic, answer.properties["correlation_data"]) == ("mine", b"7")
     assert answer.properties["content_type"] == "application/json"
+
+
+@pytest.mark.parametrize("batch", [None, 10])
+async def test_a_response_topic_with_wildcards_costs_its_message_alone(batch):
+    router = Router()
+
+    @router.on("ask", batch=batch)
+    async def ask(context):
+        return 1 if batch is None else [1] * len(context)
+
+    async with TestClient(router) as client:
+        with pytest.raises(MessageError, match="response topic"):
+            await client.send("ask", {}, properties={"response_topic": "a/#"})
+        await client.send("ask", {}, properties={"response_topic": "a/b"})
+        assert [message.topic for message in client.published] == ["a/b"]
+        assert len(client.dead_letters) == 1
 
 
 async def test_devices_answer_requests_of_handlers():
