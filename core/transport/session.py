@@ -117,7 +117,8 @@ class Session:
             try:
                 connack = await connection.open()
                 began = monotonic()
-                if self._paused:
+                if self._paused and connack.session_present:
+                    # What the session has collected may come before SUBACK; a new one has nothing, and SUBACK is read.
                     connection.pause_reading()
                 if not (subscribed and connack.session_present):
                     await self._subscribe(connection, connack)

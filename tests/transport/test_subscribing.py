@@ -44,3 +44,27 @@ async def test_reading_is_paused_and_resumed_while_the_session_subscribes():
     session.resume_reading()
     assert connection.reading
     await session.stop()
+
+
+async def test_who_starts_paused_reads_suback_of_a_new_session_and_no_backlog_of_an_old_one():
+    broker = MemoryBroker()
+    session = Session(lambda listener, number: Slow(broker, "w", 10, listener, number), "memory", [Subscription("a", 1)])
+    Slow.made.clear()
+    session.pause_reading()
+    session.start(Recorder())
+    await until(lambda: Slow.made and Slow.made[0]._session is not None)
+    assert Slow.made[0].reading
+    Slow.made[0].answered.set()
+    await session.connected()
+    assert not Slow.made[0].reading
+    await session.stop()
+
+    again = Session(lambda listener, number: Slow(broker, "w", 10, listener, number), "memory", [Subscription("a", 1)])
+    again.pause_reading()
+    again.start(Recorder())
+    await until(lambda: len(Slow.made) == 2 and Slow.made[1]._session is not None)
+    await until(lambda: not Slow.made[1].reading)
+    Slow.made[1].answered.set()
+    await again.connected()
+    assert not Slow.made[1].reading
+    await again.stop()
