@@ -159,6 +159,8 @@ async def test_on_a_terminal_ctrl_c_stops_a_statement_and_ctrl_d_ends(project): 
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
+        # Whoever starts the tests in the background has SIGINT ignored, by all that they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no other thread runs here
     )
     os.close(theirs)
     os.set_blocking(ours, False)
