@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import IntegrityError
 
+from core.database.default import maker_of_default
 from core.errors import DatabaseUnreachableError, one_line
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 async def copy_rows(session: AsyncSession, model: type[Any], rows: Sequence[Mapping[str, Any]]) -> bool:
     """Write ``rows``, which have values for the same columns, by COPY in the transaction of ``session``.
 
-    Gives False, and writes nothing, where a default of a column is an expression that the server has to compute.
+    Gives False, and writes nothing, where only SQLAlchemy can compute a default.
     """
     connection = await session.connection()
     mapper: Mapper[Any] = inspect(model)
@@ -67,17 +68,11 @@ async def copy_rows(session: AsyncSession, model: type[Any], rows: Sequence[Mapp
 
 
 def _maker(name: str, column: Any, given: bool) -> Callable[[Mapping[str, Any]], Any] | None:  # noqa: FBT001
-    """Give what makes the value of ``column`` for a row; None where only the server can."""
-    default = column.default
+    """Give what makes the value of ``column`` for a row; None where only SQLAlchemy can."""
     if given:
         return lambda row: row[name]
-    if default.is_scalar:
-        value = default.arg
-        return lambda _: value
-    if default.is_callable:
-        call = default.arg
-        return lambda _: call(None)
-    return None
+    make = maker_of_default(column)
+    return None if make is None else lambda _: make()
 
 
 def _processed(

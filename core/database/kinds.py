@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import Integer, insert, inspect, select, tuple_
 
+from core.database.array_insert import ArrayInsert, array_insert
 from core.database.gather import Kind
 from core.database.upsert import upsert_statement
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
+    from types import EllipsisType
 
     from sqlalchemy import Select
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -24,13 +26,14 @@ MOST_KEY_SETS = 1024
 class Insert(Kind):
     """INSERT ... RETURNING into ``model`` of rows that have values for the same columns."""
 
-    __slots__ = ("_by_number", "_hash", "_statement", "_unsorted", "keys", "model")
+    __slots__ = ("_arrays", "_by_number", "_hash", "_statement", "_unsorted", "keys", "model")
     mingles = True
 
     def __init__(self, model: type[Any], keys: tuple[str, ...]) -> None:
         self.model = model
         self.keys = keys
         self._hash = hash((model, keys))
+        self._arrays: ArrayInsert | EllipsisType | None = ...
         # SQLite would be sent one row at a time to keep the order; it numbers rows in the order that they came in.
         self._by_number = _numbers_rows(model) and not set(keys) & _key_names(model)
         self._statement: ReturningInsert[Any] = insert(model).returning(model, sort_by_parameter_order=True)
@@ -48,7 +51,13 @@ class Insert(Kind):
 
     async def run(self, session: AsyncSession, values: Sequence[Mapping[str, Any]]) -> Sequence[Any]:
         """Insert the rows, and give them as instances with what the server made of them."""
-        if self._by_number and session.get_bind().dialect.name == "sqlite":
+        dialect = session.get_bind().dialect
+        if dialect.name == "postgresql" and len(values) > 1:
+            if self._arrays is ...:
+                self._arrays = array_insert(self.model, self.keys, dialect)
+            if self._arrays is not None:
+                return await self._arrays.run(session, values)
+        if self._by_number and dialect.name == "sqlite":
             rows = (await session.scalars(self._unsorted, list(values))).all()
             return sorted(rows, key=_number)
         return (await session.scalars(self._statement, list(values))).all()

@@ -19,6 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import (
     JSON,
+    BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     DateTime,
@@ -35,6 +37,7 @@ from sqlalchemy import (
     func,
     select,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import registry
 
@@ -61,6 +64,11 @@ class Backwards(TypeDecorator[str]):
         return None if value is None else value[::-1]
 
 
+def tag_of_row(context: Any) -> Any:
+    """A default that is made from the row."""
+    return context.get_current_parameters()["tag"]
+
+
 TEXTS = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FFF, exclude_categories=["Cs"]), max_size=8)
 COLUMNS: dict[str, tuple[Any, Any]] = {
     "text": (lambda: Column("text", String(40)), TEXTS),
@@ -79,6 +87,23 @@ COLUMNS: dict[str, tuple[Any, Any]] = {
     "fixed": (lambda: Column("fixed", Integer, default=3), st.integers(0, 9)),
     "mirrored": (lambda: Column("mirrored", Backwards), TEXTS),
     "at": (lambda: Column("at", DateTime(timezone=True)), st.just(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))),
+    "short": (lambda: Column("short", String(3)), TEXTS),
+    "document": (
+        lambda: Column("document", JSON().with_variant(JSONB, "postgresql")),
+        st.recursive(
+            st.one_of(st.none(), st.booleans(), st.integers(-9, 9), TEXTS),
+            lambda inner: st.lists(inner, max_size=3),
+            max_leaves=5,
+        ),
+    ),
+    "big": (lambda: Column("big", BigInteger), st.one_of(st.none(), st.integers(-(2**63), 2**63))),
+    "flag": (lambda: Column("flag", Boolean), st.sampled_from([True, False, None, 1, 2])),
+    "uid": (lambda: Column("uid", Uuid), st.one_of(st.none(), st.uuids(), st.just("no uuid"))),
+    "naive": (
+        lambda: Column("naive", DateTime),
+        st.sampled_from([datetime(2026, 1, 2), datetime(2026, 1, 2, tzinfo=UTC)]),
+    ),
+    "repeated": (lambda: Column("repeated", Integer, default=tag_of_row), st.integers(0, 9)),
     "later": (lambda: Column("later", Integer, onupdate=lambda: 11), st.none()),
 }
 KEYS = {
