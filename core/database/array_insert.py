@@ -66,32 +66,39 @@ class ArrayInsert:
         inserted = insert(mapper.local_table).from_select(list(filled.values()), source, include_defaults=False)
         self._statement = select(model).from_statement(inserted.returning(*columns.values()))
 
-    async def run(self, session: AsyncSession, values: Sequence[Mapping[str, Any]]) -> Sequence[Any]:
-        """Insert the rows, and give them as instances with what the server made of them, in the order of ``values``."""
+    async def run(self, session: AsyncSession, values: Sequence[Mapping[str, Any]]) -> Sequence[Any] | None:
+        """Insert the rows, and give them as instances with what the server made of them, in the order of ``values``.
+
+        None, and nothing is inserted, where a key might not come back equal to what was sent.
+        """
         made = self._made
         arrays = {
             name: [made[key]() for _ in values] if key in made else [value[key] for value in values]
             for key, name in self._arrays
         }
-        rows: list[Any] = list((await session.scalars(self._statement, arrays)).all())
         names, identify = self._identity
-        if self._numbered:
-            rows.sort(key=identify)
-            if len(rows) == len(values):
-                return rows
-        else:
+        identities: Sequence[Any] = ()
+        if not self._numbered:
             name_of = dict(self._arrays)
             parts = [arrays[name_of[name]] for name in names]
-            sent: Iterable[Any] = parts[0] if len(parts) == 1 else zip(*parts, strict=True)
+            if not all(COMPARABLE.issuperset(map(type, part)) for part in parts):
+                return None
+            identities = parts[0] if len(parts) == 1 else list(zip(*parts, strict=True))
+        rows: list[Any] = list((await session.scalars(self._statement, arrays)).all())
+        if len(rows) == len(values) == 1:
+            return rows
+        if self._numbered:
+            rows.sort(key=identify)
+            there = rows
+        else:
             found = {identify(row): row for row in rows}
-            if all(COMPARABLE.issuperset(map(type, part)) for part in parts):
-                there = [found.get(key) for key in sent]
-                if None not in there:
-                    return there
-        # Whoever gathers has them inserted one by one then.
-        raise InvalidRequestError(
-            f"{len(values)} rows were inserted, and {len(rows)} came back, which cannot be told apart by {', '.join(names)}"
-        )
+            there = [found[key] for key in identities if key in found]
+        if len(there) != len(values):
+            raise InvalidRequestError(
+                f"{len(values)} rows were inserted, and for {len(there)} of them one came back that has their "
+                f"{' and '.join(names)}; is there a trigger that leaves rows out?"
+            )
+        return there
 
 
 def array_insert(model: type[Any], keys: Iterable[str], dialect: Dialect) -> ArrayInsert | None:

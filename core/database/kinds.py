@@ -52,11 +52,12 @@ class Insert(Kind):
     async def run(self, session: AsyncSession, values: Sequence[Mapping[str, Any]]) -> Sequence[Any]:
         """Insert the rows, and give them as instances with what the server made of them."""
         dialect = session.get_bind().dialect
-        if dialect.name == "postgresql" and len(values) > 1:
+        if dialect.name == "postgresql":
             if self._arrays is ...:
                 self._arrays = array_insert(self.model, self.keys, dialect)
-            if self._arrays is not None:
-                return await self._arrays.run(session, values)
+            rows = await self._arrays.run(session, values) if self._arrays is not None else None
+            if rows is not None:
+                return rows
         if self._by_number and dialect.name == "sqlite":
             rows = (await session.scalars(self._unsorted, list(values))).all()
             return sorted(rows, key=_number)

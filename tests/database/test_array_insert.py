@@ -188,11 +188,20 @@ async def test_a_trigger_that_takes_a_row_away_costs_the_others_nothing(database
     assert [row.name for row in await Model.where(model, order_by=model.id)] == ["a", "c"]
 
 
-async def test_keys_that_come_back_otherwise_are_told_apart_by_single_rows(inserts):
+async def test_keys_that_might_come_back_otherwise_go_the_way_of_sqlalchemy(inserts):
     model = model_of(Column("id", BigInteger, primary_key=True), name())
-    made = await create(model, [{"id": True, "name": "a"}, {"id": 2, "name": "b"}])
+    await ambient.database().create_tables(model.__table__.metadata)
+    made = await Model.create_many(model, [{"id": True, "name": "a"}, {"id": 2, "name": "b"}])
     assert [one.name for one in made] == ["a", "b"]
-    assert await Model.count(model) == 2
+    assert "unnest" not in inserts[0]
+
+
+async def test_a_single_row_goes_the_same_way_as_many(inserts):
+    model = model_of(number(), name())
+    await create(model, [{"name": "a"}])
+    await create(model, [{"name": "b"}, {"name": "c"}])
+    assert len(inserts) == 2
+    assert len(set(inserts)) == 1
 
 
 async def test_defaults_are_made_for_each_row_by_itself(database):
