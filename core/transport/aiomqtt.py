@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from typing import TYPE_CHECKING, Any, cast
 
 import aiomqtt
@@ -22,12 +21,13 @@ from core.errors import (
 )
 from core.message import Message, Properties
 from core.transport.base import Closure, Connack, Connection
+from core.transport.paho_socket import PahoSocket
 from core.transport.properties import from_paho, to_paho
 from core.transport.refusal import may_be_the_version, refused, silent
 from core.transport.tls import tls_context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from paho.mqtt.client import Client as PahoClient
     from paho.mqtt.client import ConnectFlags, DisconnectFlags, MQTTMessage
@@ -45,8 +45,6 @@ SUBACK_TIMEOUT = 600.0
 """Seconds to wait for SUBACK: what the broker has collected for the session may come before it."""
 MOST_PUBLISHING = 500
 """Own messages under way at once; a broker may ask for fewer (MQTT 5, Receive Maximum)."""
-READ_AT_ONCE = 100
-"""Packets read in one turn of the event loop, so that handlers get their turn."""
 
 
 class Version:
@@ -76,7 +74,6 @@ class AiomqttConnection(Connection):
         self._listener = listener
         self._number = number
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
         self._closed: asyncio.Future[Closure] = self._loop.create_future()
         self._publishing: dict[int, asyncio.Future[None]] = {}
         self._slots = asyncio.Semaphore(MOST_PUBLISHING)
@@ -85,11 +82,8 @@ class AiomqttConnection(Connection):
         self._refusal: ReasonCode | None = None
         self._client: aiomqtt.Client | None = None
         self._paho: PahoClient | None = None
-        self._socket: Any = None
-        self._keep_alive: asyncio.Task[None] | None = None
+        self._socket: PahoSocket | None = None
         self._connected = False
-        self._paused = False
-        self._progress = False
         self._closing = False
 
     # -- CONNECT -------------------------------------------------------------------------------------------------------
@@ -147,10 +141,7 @@ class AiomqttConnection(Connection):
         paho.manual_ack_set(on=True)
         paho.on_message = self._on_message
         paho.on_publish = self._on_publish
-        paho.on_socket_open = self._on_socket_open
-        paho.on_socket_close = self._on_socket_close
-        paho.on_socket_register_write = self._on_socket_register_write
-        paho.on_socket_unregister_write = self._on_socket_unregister_write
+        self._socket = PahoSocket(paho, keepalive=options.keepalive, websocket=options.websocket, failed=self._fail)
         self._listen(paho, version, answered)
         entering = asyncio.ensure_future(client.__aenter__())
         try:
@@ -221,110 +212,23 @@ class AiomqttConnection(Connection):
             properties.SessionExpiryInterval = self._options.session_expiry
         return properties
 
-    # -- the socket ----------------------------------------------------------------------------------------------------
-
-    def _on_socket_open(self, paho: PahoClient, userdata: object, sock: Any) -> None:
-        """Take note of the socket, in the thread that connects."""
-        self._loop.call_soon_threadsafe(self._begin, sock)
-
-    def _begin(self, sock: Any) -> None:
-        if sock.fileno() < 0:
-            return
-        self._socket = sock
-        self._loop.add_reader(sock.fileno(), self._read)
-        self._keep_alive = asyncio.create_task(self._keep_connection_alive(), name="mqtt keep alive")
-
-    def _on_socket_close(self, paho: PahoClient, userdata: object, sock: Any) -> None:
-        self._loop.remove_reader(sock.fileno())
-
-    def _on_socket_register_write(self, paho: PahoClient, userdata: object, sock: Any) -> None:
-        self._on_loop(self._write_when_possible, sock)
-
-    def _on_socket_unregister_write(self, paho: PahoClient, userdata: object, sock: Any) -> None:
-        self._on_loop(self._write_no_more, sock)
-
-    def _on_loop(self, call: Callable[[Any], None], sock: Any) -> None:
-        """Call now on the event loop's thread, and later there from the thread that connects."""
-        if threading.get_ident() == self._thread:
-            call(sock)
-        else:
-            self._loop.call_soon_threadsafe(call, sock)
-
-    def _write_when_possible(self, sock: Any) -> None:
-        # It may be closed by the time this runs.
-        if sock.fileno() >= 0:
-            self._loop.add_writer(sock.fileno(), self._write)
-
-    def _write_no_more(self, sock: Any) -> None:
-        if sock.fileno() >= 0:
-            self._loop.remove_writer(sock.fileno())
-
-    def _write(self) -> None:
-        paho = self._paho
-        assert paho is not None  # noqa: S101 - set before there is a socket
-        try:
-            paho.loop_write()
-        except Exception as error:  # noqa: BLE001 - whatever paho lets through of a broken socket
-            self._fail(f"the connection broke: {one_line(error)}")
-
-    def _read(self) -> None:
-        """Read packets until one read brings none: paho reads one at a time, and may hold more than the socket shows."""
-        paho = self._paho
-        assert paho is not None  # noqa: S101 - set before there is a socket
-        try:
-            for _ in range(READ_AT_ONCE):
-                self._progress = False
-                paho.loop_read()
-                if self._paused or not (self._progress or self._holds_more()):
-                    return
-        except Exception as error:  # noqa: BLE001 - whatever a malformed packet makes paho raise ends this connection only
-            self._fail(f"a packet could not be read: {one_line(error)}")
-            return
-        # More may be decoded already, which the socket will not show (TLS, WebSocket).
-        self._loop.call_soon(self._read_on)
-
-    def _holds_more(self) -> bool:
-        """Say whether TLS has decoded bytes that were not read yet: a read of a WebSocket takes one frame at most."""
-        pending = getattr(self._socket, "pending", None)
-        return pending is not None and self._socket.fileno() >= 0 and pending() > 0
-
-    def _read_on(self) -> None:
-        if not self._paused and not self._closed.done():
-            self._read()
-
-    async def _keep_connection_alive(self) -> None:
-        paho = self._paho
-        assert paho is not None  # noqa: S101 - set before there is a socket
-        while True:
-            await asyncio.sleep(min(1.0, self._options.keepalive / 4))
-            if self._paused:
-                # PINGREQ goes on, but its answer cannot be read now: paho must not wait for it (no public way to say so).
-                paho._ping_t = 0.0  # noqa: SLF001
-            elif self._options.websocket:
-                self._read_on()
-            if paho.loop_misc() != MQTT_ERR_SUCCESS:
-                self._fail("the connection broke")
-                return
+    # -- reading -------------------------------------------------------------------------------------------------------
 
     def pause_reading(self) -> None:
         """Remove the socket from the event loop's readers."""
-        if not self._paused and not self._closed.done() and self._socket is not None:
-            self._paused = True
-            if self._socket.fileno() >= 0:
-                self._loop.remove_reader(self._socket.fileno())
+        if self._socket is not None and not self._closed.done():
+            self._socket.pause_reading()
 
     def resume_reading(self) -> None:
         """Add the socket to the event loop's readers again."""
-        if self._paused:
-            self._paused = False
-            if not self._closed.done() and self._socket.fileno() >= 0:
-                self._loop.add_reader(self._socket.fileno(), self._read)
-                self._loop.call_soon(self._read_on)
+        if self._socket is not None and not self._closed.done():
+            self._socket.resume_reading()
 
     # -- what comes in -------------------------------------------------------------------------------------------------
 
     def _on_message(self, paho: PahoClient, userdata: object, message: MQTTMessage) -> None:
-        self._progress = True
+        if self._socket is not None:
+            self._socket.went_on()
         if self._closing:
             return
         properties = message.properties
@@ -342,7 +246,8 @@ class AiomqttConnection(Connection):
         )
 
     def _on_publish(self, paho: PahoClient, userdata: object, mid: int, code: ReasonCode, properties: object) -> None:
-        self._progress = True
+        if self._socket is not None:
+            self._socket.went_on()
         waiting = self._publishing.pop(mid, None)
         if waiting is None or waiting.done():
             return
@@ -398,8 +303,7 @@ class AiomqttConnection(Connection):
                 properties.SubscriptionIdentifier = identifier
         else:
             topics = [(s.topic_filter, s.qos) for s in subscriptions]
-        timeout = SUBACK_TIMEOUT
-        codes = await self._or_lost(client.subscribe(topics, properties=properties, timeout=timeout))
+        codes = await self._or_lost(client.subscribe(topics, properties=properties, timeout=SUBACK_TIMEOUT))
         return {
             s.topic_filter: str(code)
             for s, code in zip(subscriptions, codes, strict=False)
@@ -479,14 +383,9 @@ class AiomqttConnection(Connection):
 
     def _release(self) -> None:
         """Close the socket, whatever state it is in."""
-        if self._keep_alive is not None:
-            self._keep_alive.cancel()
-            self._keep_alive = None
-        sock, self._socket = self._socket or (self._paho.socket() if self._paho is not None else None), None
-        if sock is not None and sock.fileno() >= 0:
-            self._loop.remove_reader(sock.fileno())
-            self._loop.remove_writer(sock.fileno())
-            sock.close()
+        socket, self._socket = self._socket, None
+        if socket is not None:
+            socket.release()
 
 
 def _unreachable(error: aiomqtt.MqttError, options: ConnectOptions, version: str) -> BrokerUnreachableError:
