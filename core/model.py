@@ -185,7 +185,7 @@ class ModelType(DeclarativeAttributeIntercept):
         kept = alike(model, rows)
         async with ambient.writing() as session:
             if kept is not None and not returning:
-                await insert_only(session, model, kept)
+                await insert_only(session, model, kept, alone=not ambient.is_surrounded())
                 return None
             if kept is not None and ambient.database().gathers:
                 kind = insert_of(cast("Any", model), tuple(kept[0]))

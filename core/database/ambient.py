@@ -77,6 +77,11 @@ def _find() -> _Transaction | None:
     return transaction if transaction is not None and transaction.open else None
 
 
+def is_surrounded() -> bool:
+    """Say whether the running code is within a transaction, which commits what it writes."""
+    return _find() is not None
+
+
 def gathers() -> tuple[Gather, Gather] | None:
     """Give what gathers the writes and reads of the running code; None where its calls go one by one."""
     outer = _find()

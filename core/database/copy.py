@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Mapper
 
 
-async def copy_rows(session: AsyncSession, model: type[Any], rows: Sequence[Mapping[str, Any]]) -> bool:
+async def copy_rows(session: AsyncSession, model: type[Any], rows: Sequence[Mapping[str, Any]], *, alone: bool) -> bool:
     """Write ``rows``, which have values for the same columns, by COPY in the transaction of ``session``.
 
-    Gives False, and writes nothing, where only SQLAlchemy can compute a default.
+    ``alone`` says that the transaction is to hold nothing else: then COPY is committed by itself. Gives False, and writes
+    nothing, where only SQLAlchemy can compute a default.
     """
     connection = await session.connection()
     mapper: Mapper[Any] = inspect(model)
@@ -44,8 +45,9 @@ async def copy_rows(session: AsyncSession, model: type[Any], rows: Sequence[Mapp
         columns.append(column)
         names.append(attribute.key)
         makers.append(make if processor is None else _processed(make, processor))
-    # The driver begins its transaction with the first statement, and COPY goes past SQLAlchemy.
-    await connection.execute(text("SELECT 1"))
+    if not alone:
+        # The driver begins its transaction with the first statement, and COPY goes past SQLAlchemy.
+        await connection.execute(text("SELECT 1"))
     raw = await connection.get_raw_connection()
     driver: Any = raw.driver_connection
     table: Any = mapper.local_table

@@ -134,9 +134,9 @@ def alike(model: type[M], rows: Sequence[Mapping[str, Any] | M]) -> list[dict[st
     return kept or None
 
 
-async def insert_only(session: AsyncSession, model: type[Any], rows: list[dict[str, Any]]) -> None:
-    """Insert ``rows``, which have values for the same columns."""
-    if session.get_bind().dialect.name == "postgresql" and await copy_rows(session, model, rows):
+async def insert_only(session: AsyncSession, model: type[Any], rows: list[dict[str, Any]], *, alone: bool) -> None:
+    """Insert ``rows``, which have values for the same columns; ``alone`` if the transaction is to hold nothing else."""
+    if session.get_bind().dialect.name == "postgresql" and await copy_rows(session, model, rows, alone=alone):
         return
     for start in range(0, len(rows), MOST_ROWS):
         await session.execute(insert(model), rows[start : start + MOST_ROWS])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+from sqlalchemy import delete
 from sqlalchemy.exc import IntegrityError
 
 from core.database import ambient
@@ -75,3 +78,19 @@ async def test_within_a_transaction_they_are_a_part_of_it(returning):
             assert await Model.count(Meter) == 2
             raise RuntimeError
     assert await Model.count(Meter) == 0
+
+
+async def test_one_that_is_cut_off_leaves_all_or_nothing():
+    rows = [{"serial": f"s{n}"} for n in range(3000)]
+    counts = set()
+    for turns in range(0, 60, 3):
+        task = asyncio.create_task(Model.create_many(Meter, rows, returning=False))
+        await asyncio.sleep(turns / 1000)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        counts.add(await Model.count(Meter))
+        async with Model.session() as session:
+            await session.execute(delete(Meter))
+            await session.commit()
+    assert counts <= {0, 3000}
+    assert 0 in counts
