@@ -21,8 +21,8 @@ from core.errors import (
 )
 from core.message import Message, Properties
 from core.transport.base import Closure, Connack, Connection
+from core.transport.paho_properties import from_paho, to_paho
 from core.transport.paho_socket import PahoSocket
-from core.transport.properties import from_paho, to_paho
 from core.transport.refusal import may_be_the_version, refused, silent
 from core.transport.tls import tls_context
 

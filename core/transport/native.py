@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 import mqtt5
 
 from core.errors import BrokerRefusedError, BrokerUnreachableError, ConnectionLostError, one_line
-from core.message import Message, Properties
+from core.message import Message
 from core.transport.base import Closure, Connack, Connection
+from core.transport.mqtt5_properties import from_packet, to_packet
 from core.transport.refusal import refused, silent
 from core.transport.tls import tls_context
 from core.transport.wire import Wire
@@ -20,6 +21,7 @@ from core.transport.wire import Wire
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from core.message import Properties
     from core.transport.base import Listener, Subscription
     from core.transport.options import ConnectOptions, Will
 
@@ -153,7 +155,7 @@ class NativeConnection(Connection):
                 0 if packet_id is None else 1,
                 packet_id or 0,
                 self._number,
-                _properties(packet),
+                from_packet(packet),
                 retain=packet.retain,
                 dup=packet.duplicate,
             )
@@ -259,7 +261,7 @@ class NativeConnection(Connection):
         self, topic: str, body: bytes, *, qos: int = 0, retain: bool = False, properties: Properties | None = None
     ) -> None:
         """Publish, with a bounded number of messages under way."""
-        options = _publish_options(properties) if properties else {}
+        options = to_packet(properties) if properties else {}
         async with self._slots:
             wire = self._wire
             if wire is not None and not wire.writable.is_set():
@@ -378,46 +380,6 @@ def _will(will: Will) -> mqtt5.Will:
 
 def _subscribe_packet(filters: list[mqtt5.TopicFilter], identifier: int | None, packet_id: int) -> bytes:
     return mqtt5.SubscribePacket(packet_id, filters, subscription_id=identifier).write()
-
-
-def _properties(packet: mqtt5.PublishPacket) -> Properties | None:
-    """Give the properties under the specification's names; None where there are none."""
-    found: dict[str, Any] = {}
-    if packet.payload_format_indicator:
-        found["payload_format_indicator"] = packet.payload_format_indicator
-    if packet.message_expiry_interval is not None:
-        found["message_expiry_interval"] = packet.message_expiry_interval
-    if packet.content_type is not None:
-        found["content_type"] = packet.content_type
-    if packet.response_topic is not None:
-        found["response_topic"] = packet.response_topic
-    if packet.correlation_data is not None:
-        found["correlation_data"] = packet.correlation_data
-    identifiers = packet.subscription_ids
-    if identifiers:
-        found["subscription_identifier"] = identifiers
-    user = packet.user_properties
-    if user:
-        found["user_property"] = user
-    return cast("Properties", found) if found else None
-
-
-_OPTIONS = {
-    "payload_format_indicator": "payload_format_indicator",
-    "message_expiry_interval": "message_expiry_interval",
-    "content_type": "content_type",
-    "response_topic": "response_topic",
-    "correlation_data": "correlation_data",
-    "user_property": "user_properties",
-}
-
-
-def _publish_options(properties: Properties) -> dict[str, Any]:
-    """Give ``properties`` as the codec takes them. Raises ValueError for a name that a sender cannot set."""
-    for name in properties:
-        if name not in _OPTIONS:
-            raise ValueError(f"a message has no property {name!r} that can be set; there are {', '.join(_OPTIONS)}")
-    return {_OPTIONS[name]: value for name, value in properties.items()}
 
 
 def _reason(error: OSError) -> str:
