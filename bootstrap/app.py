@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("routemq")
 
 MOST_FLUSHING = 2.0
+SOON = 5.0
+"""Seconds after which the terminal is told why the worker is not ready yet."""
 """Seconds that a stop waits for what handlers have published in transactions."""
 
 
@@ -155,7 +157,13 @@ class Application:
         return ExactlyOnce(database.writing, processed, outbox, options.client_id, self.settings.dedup_keep)
 
     async def _tell_ready(self, session: Session) -> None:
-        await session.connected()
+        try:
+            async with asyncio.timeout(SOON):
+                await session.connected()
+        except TimeoutError:
+            if session.stands:
+                log.info("connected: at work on what the session has collected, behind which subscriptions are confirmed")
+            await session.connected()
         version = session.connack.version if session.connack else self.settings.mqtt_version
         filters = len(self.router.subscriptions())
         overlapping = [s.topic_filter for s in self.router.subscriptions() if s.identifier is not None]

@@ -104,9 +104,9 @@ class Worker:
             raise AssertionError(f"{text!r} was not said within {seconds:g} s:\n{self.output[-5000:]}") from None
         return self.output
 
-    async def ready(self) -> Worker:
-        """Wait until the worker is connected and subscribed."""
-        await self.says("ready:")
+    async def ready(self, seconds: float = 30) -> Worker:
+        """Wait until the worker is connected and subscribed, for which it may have to work through a backlog."""
+        await self.says("ready:", seconds)
         return self
 
     async def ended(self, seconds: float = 60) -> int:

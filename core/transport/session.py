@@ -71,6 +71,7 @@ class Session:
         self._task: asyncio.Task[None] | None = None
         self._latest: Connection | None = None
         self._connection: Connection | None = None
+        self._confirmed = False
         self._number = 0
         self._paused = False
         self._stopping = False
@@ -89,8 +90,17 @@ class Session:
         return self._task
 
     async def connected(self) -> None:
-        """Wait until a connection stands and what is to be subscribed is."""
-        await self._standing()
+        """Wait until a connection stands and what is to be subscribed is.
+
+        An old session's messages come before that, and as many as there are.
+        """
+        while not self._confirmed:
+            await self._changed.wait()
+
+    @property
+    def stands(self) -> bool:
+        """Whether there is a connection, on which messages come and can be published."""
+        return self._connection is not None
 
     async def stop(self) -> None:
         """Disconnect and keep the session: nothing is unsubscribed, so that the broker collects what comes meanwhile."""
@@ -117,17 +127,8 @@ class Session:
             try:
                 connack = await connection.open()
                 began = monotonic()
-                if self._paused and connack.session_present:
-                    # What the session has collected may come before SUBACK; a new one has nothing, and SUBACK is read.
-                    connection.pause_reading()
-                if not (subscribed and connack.session_present):
-                    await self._subscribe(connection, connack)
-                    subscribed = True
-                if self._paused:
-                    connection.pause_reading()
-                self._stands(connection, connack)
-                if self._presence is not None:
-                    await self._tell(connection, self._presence.topic, self._presence.online())
+                await self._begin(connection, connack, subscribed=subscribed)
+                subscribed = True
                 closure = await connection.closed()
                 held = monotonic() - began
                 self._ended()
@@ -140,6 +141,8 @@ class Session:
                 raise
             except TransportError as error:
                 self._ended()
+                if self._stopping:
+                    return
                 self._tell_down(f"no connection: {one_line(error, name=False)}")
             finally:
                 # A task that is cancelled leaves no socket behind.
@@ -150,6 +153,23 @@ class Session:
                 raise self._taken_over()
             await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads load, guards nothing
             pause = FIRST if held > MOST else min(pause * FACTOR, MOST)
+
+    async def _begin(self, connection: Connection, connack: Connack, *, subscribed: bool) -> None:
+        """Have ``connection`` stand, and what is to be subscribed confirmed, unless this process ``subscribed`` before."""
+        old = connack.session_present
+        if old:
+            # Its messages are worked on from now on, and SUBACK may come behind all of them.
+            if self._paused:
+                connection.pause_reading()
+            await self._stands(connection, connack)
+        if not (old and subscribed):
+            await self._subscribe(connection, connack)
+        if not old:
+            if self._paused:
+                connection.pause_reading()
+            await self._stands(connection, connack)
+        self._confirmed = True
+        self._wake()
 
     async def _subscribe(self, connection: Connection, connack: Connack) -> None:
         if self._stale and connack.session_present:
@@ -205,18 +225,24 @@ class Session:
             "an MQTT_CLIENT_ID of its own"
         )
 
-    def _stands(self, connection: Connection, connack: Connack) -> None:
+    async def _stands(self, connection: Connection, connack: Connack) -> None:
         self._connection = connection
         self.connack = connack
         if self._down_since is not None:
             log.warning("connected again to %s after %.1f s", self._address, monotonic() - self._down_since)
         self._down_since = None
         self._told = ""
+        self._wake()
+        if self._presence is not None:
+            await self._tell(connection, self._presence.topic, self._presence.online())
+
+    def _wake(self) -> None:
         self._changed.set()
         self._changed.clear()
 
     def _ended(self) -> None:
         self._connection = None
+        self._confirmed = False
 
     def _tell_down(self, what: str) -> None:
         now = monotonic()

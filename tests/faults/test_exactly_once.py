@@ -80,7 +80,7 @@ async def test_poison_and_kills(streaming, mosquitto):
         await grows(stream, 100)
         await a_moment(0.1, 0.8)
         worker.kill()
-        worker = await stream.project.start().ready()
+        worker = await stream.project.start().ready(300)
     await until(lambda: min(stream.sent.values()) >= 25, 60)
     found = await streaming.account(stream, worker, "exactly once: poison 5 % and kills", times, repeats=False)
     poisonous = {(s, n) for s, sent in stream.sent.items() for n in range(sent) if n % 20 == 19}

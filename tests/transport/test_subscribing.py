@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 from core.transport.base import Subscription
 from core.transport.memory import MemoryBroker, MemoryConnection
+from core.transport.presence import Presence
 from core.transport.session import Session
 from tests.transport.recorder import Recorder
 from tests.waiting import until
@@ -48,6 +50,10 @@ async def test_reading_is_paused_and_resumed_while_the_session_subscribes():
 
 async def test_who_starts_paused_reads_suback_of_a_new_session_and_no_backlog_of_an_old_one():
     broker = MemoryBroker()
+    watcher = Recorder()
+    watching = MemoryConnection(broker, "watcher", 10, watcher, 1)
+    await watching.open()
+    await watching.subscribe([Subscription("status", 1)])
     session = Session(lambda listener, number: Slow(broker, "w", 10, listener, number), "memory", [Subscription("a", 1)])
     Slow.made.clear()
     session.pause_reading()
@@ -59,12 +65,48 @@ async def test_who_starts_paused_reads_suback_of_a_new_session_and_no_backlog_of
     assert not Slow.made[0].reading
     await session.stop()
 
-    again = Session(lambda listener, number: Slow(broker, "w", 10, listener, number), "memory", [Subscription("a", 1)])
+    presence = Presence("status", "w", "1")
+    again = Session(
+        lambda listener, number: Slow(broker, "w", 10, listener, number),
+        "memory",
+        [Subscription("a", 1)],
+        presence=presence,
+    )
     again.pause_reading()
     again.start(Recorder())
     await until(lambda: len(Slow.made) == 2 and Slow.made[1]._session is not None)
     await until(lambda: not Slow.made[1].reading)
+    # It is at work on the backlog: online, and publishing, before SUBACK.
+    await until(lambda: [message.topic for message in watcher.messages] == ["status"])
+    await asyncio.wait_for(again.publish("status", b"x", qos=1), 5)
+    confirmed = asyncio.create_task(again.connected())
+    await asyncio.sleep(0)
+    assert again.stands
+    assert not confirmed.done()
     Slow.made[1].answered.set()
-    await again.connected()
+    await confirmed
     assert not Slow.made[1].reading
     await again.stop()
+
+
+async def test_a_stop_before_suback_tells_offline_and_no_error(caplog):
+    broker = MemoryBroker()
+    watcher = Recorder()
+    watching = MemoryConnection(broker, "watcher", 10, watcher, 1)
+    await watching.open()
+    await watching.subscribe([Subscription("status", 1)])
+    first = MemoryConnection(broker, "w", 10, Recorder(), 1)
+    await first.open()
+    await first.close()
+    Slow.made.clear()
+    session = Session(
+        lambda listener, number: Slow(broker, "w", 10, listener, number),
+        "memory",
+        [Subscription("a", 1)],
+        presence=Presence("status", "w", "1"),
+    )
+    session.start(Recorder())
+    await until(lambda: session.stands)
+    await asyncio.wait_for(session.stop(), 5)
+    assert [json.loads(message.body)["status"] for message in watcher.messages] == ["online", "offline"]
+    assert not caplog.records
