@@ -71,7 +71,7 @@ async def test_the_connection_is_cut(streaming, mosquitto):
 async def test_poison_and_kills(streaming, mosquitto):
     times = 20 if SOAK else 2
     router = POISONED.replace("CODEC", ', delivery="exactly_once"')
-    stream = streaming(mosquitto.url, router=router, rate=1500, RETRY_ATTEMPTS=2, RETRY_FIRST=0.01)
+    stream = streaming(mosquitto.url, router=router, rate=500, RETRY_ATTEMPTS=2, RETRY_FIRST=0.01)
     stream.__class__ = Poisoned
     (stream.project.folder / "app" / "models" / "number.py").write_text(UNIQUE)
     worker = await stream.project.start().ready()
