@@ -49,9 +49,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("routemq")
 
 MOST_FLUSHING = 2.0
+"""Seconds that a stop waits for what handlers have published in transactions."""
 SOON = 5.0
 """Seconds after which the terminal is told why the worker is not ready yet."""
-"""Seconds that a stop waits for what handlers have published in transactions."""
 
 
 class Application:

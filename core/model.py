@@ -18,7 +18,7 @@ from core.database.engine import Database
 from core.database.gather import MOST_ROWS
 from core.database.insertion import alike, insert_only, is_plain, kind_of_insert
 from core.database.kinds import delete_of, find_of, insert_of, update_of, upsert_of
-from core.database.mapper import mapper_of
+from core.database.mapper import key_names, mapper_of
 from core.database.row import to_dict
 from core.errors import ModelError
 
@@ -213,7 +213,7 @@ class ModelType(DeclarativeAttributeIntercept):
         ``on`` names columns with a unique constraint, by default the primary key. PostgreSQL and SQLite.
         """
         mapper = mapper_of(model)
-        keys = tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key) if on is None else tuple(on)
+        keys = key_names(mapper) if on is None else tuple(on)
         names = tuple(values)
         try:
             kind = upsert_of(cast("Any", model), names, keys, ambient.database().url.get_backend_name())

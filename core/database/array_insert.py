@@ -12,7 +12,7 @@ from sqlalchemy import ARRAY, String, Text, bindparam, column, func, insert, sel
 from sqlalchemy.exc import InvalidRequestError
 
 from core.database.default import maker_of_default
-from core.database.mapper import mapper_of
+from core.database.mapper import key_names, mapper_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -38,26 +38,28 @@ COMPARABLE = frozenset({int, str, UUID, datetime})
 
 
 class ArrayInsert:
-    """INSERT ... SELECT FROM unnest(...) RETURNING, into ``model``, of rows with values for ``keys``.
+    """INSERT ... SELECT FROM unnest(...) RETURNING, into ``model``, of rows with values for the columns ``given``.
 
+    ``made`` makes the values of others, by name; where neither has the primary key, PostgreSQL numbers the rows.
     SQLAlchemy's own INSERT of many rows has a parameter for each value, and another text for each number of rows, which
     the server has to parse and the driver to prepare.
     """
 
-    __slots__ = ("_arrays", "_identity", "_made", "_numbered", "_statement")
+    __slots__ = ("_arrays", "_identify", "_key_arrays", "_key_names", "_made", "_statement")
 
     def __init__(self, model: type[Any], given: dict[str, Column[Any]], made: dict[str, Callable[[], Any]]) -> None:
         mapper: Any = mapper_of(model)
         columns = {attribute.key: attribute.columns[0] for attribute in mapper.column_attrs}
         filled = given | {key: columns[key] for key in made}
         self._made = made
-        self._arrays = [(key, f"array_{number}") for number, key in enumerate(filled)]
-        identity = [mapper.get_property_by_column(part).key for part in mapper.primary_key]
-        self._numbered = identity[0] not in filled
-        self._identity = (tuple(identity), attrgetter(*identity))
+        self._arrays = {key: f"array_{number}" for number, key in enumerate(filled)}
+        self._key_names = key_names(mapper)
+        self._identify = attrgetter(*self._key_names)
+        # There are none where PostgreSQL numbers the rows.
+        self._key_arrays = [self._arrays[name] for name in self._key_names if name in filled]
         arrays = [
-            bindparam(name, type_=ARRAY(Text() if isinstance(one.type, String) else one.type, dimensions=1))
-            for (_, name), one in zip(self._arrays, filled.values(), strict=True)
+            bindparam(self._arrays[key], type_=ARRAY(Text() if isinstance(one.type, String) else one.type, dimensions=1))
+            for key, one in filled.items()
         ]
         names: list[ColumnClause[Any]] = [column(f"value_{number}") for number in range(len(filled))]
         rows = func.unnest(*arrays).table_valued(*names, with_ordinality="place", name="given").render_derived()
@@ -74,29 +76,25 @@ class ArrayInsert:
         made = self._made
         arrays = {
             name: [made[key]() for _ in values] if key in made else [value[key] for value in values]
-            for key, name in self._arrays
+            for key, name in self._arrays.items()
         }
-        names, identify = self._identity
-        identities: Sequence[Any] = ()
-        if not self._numbered:
-            name_of = dict(self._arrays)
-            parts = [arrays[name_of[name]] for name in names]
-            if not all(COMPARABLE.issuperset(map(type, part)) for part in parts):
-                return None
-            identities = parts[0] if len(parts) == 1 else list(zip(*parts, strict=True))
+        parts = [arrays[name] for name in self._key_arrays]
+        if not all(COMPARABLE.issuperset(map(type, part)) for part in parts):
+            return None
         rows: list[Any] = list((await session.scalars(self._statement, arrays)).all())
         if len(rows) == len(values) == 1:
             return rows
-        if self._numbered:
-            rows.sort(key=identify)
+        if not parts:
+            rows.sort(key=self._identify)
             there = rows
         else:
-            found = {identify(row): row for row in rows}
-            there = [found[key] for key in identities if key in found]
+            found = {self._identify(row): row for row in rows}
+            keys: Iterable[Any] = parts[0] if len(parts) == 1 else zip(*parts, strict=True)
+            there = [found[key] for key in keys if key in found]
         if len(there) != len(values):
             raise InvalidRequestError(
                 f"{len(values)} rows were inserted, and for {len(there)} of them one came back that has their "
-                f"{' and '.join(names)}; is there a trigger that leaves rows out?"
+                f"{' and '.join(self._key_names)}; is there a trigger that leaves rows out?"
             )
         return there
 
@@ -128,8 +126,7 @@ def array_insert(model: type[Any], keys: Iterable[str], dialect: Dialect) -> Arr
     if len(given) != len(wanted) or len(mapper.column_attrs) != len(mapper.local_table.columns):
         return None
     filled = given.keys() | made.keys()
-    identity = [mapper.get_property_by_column(part).key for part in mapper.primary_key]
-    if not filled.issuperset(identity) and not (len(identity) == 1 and _numbered(mapper.primary_key[0])):
+    if not filled.issuperset(key_names(mapper)) and not (len(mapper.primary_key) == 1 and _numbered(mapper.primary_key[0])):
         return None
     return ArrayInsert(model, given, made)
 

@@ -9,6 +9,7 @@ from sqlalchemy import Integer, insert, inspect, select, tuple_
 
 from core.database.array_insert import ArrayInsert, array_insert
 from core.database.gather import Kind
+from core.database.mapper import key_names
 from core.database.upsert import upsert_statement
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Insert(Kind):
         self._hash = hash((model, keys))
         self._arrays: ArrayInsert | EllipsisType | None = ...
         # SQLite would be sent one row at a time to keep the order; it numbers rows in the order that they came in.
-        self._by_number = _numbers_rows(model) and not set(keys) & _key_names(model)
+        self._by_number = _numbers_rows(model) and not set(keys) & set(key_names(inspect(model)))
         self._statement: ReturningInsert[Any] = insert(model).returning(model, sort_by_parameter_order=True)
         self._unsorted: ReturningInsert[Any] = insert(model).returning(model)
 
@@ -62,11 +63,6 @@ class Insert(Kind):
             rows = (await session.scalars(self._unsorted, list(values))).all()
             return sorted(rows, key=_number)
         return (await session.scalars(self._statement, list(values))).all()
-
-
-def _key_names(model: type[Any]) -> set[str]:
-    mapper: Mapper[Any] = inspect(model)
-    return {mapper.get_property_by_column(column).key for column in mapper.primary_key}
 
 
 def _numbers_rows(model: type[Any]) -> bool:

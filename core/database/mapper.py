@@ -1,4 +1,4 @@
-"""The mapper of a model."""
+"""The mapper of a model, and its primary key."""
 
 from __future__ import annotations
 
@@ -24,3 +24,8 @@ def mapper_of(model: object) -> Mapper[Any]:
     if mapper is None:
         raise ModelError(f"{model.__qualname__} is not a model; give it core.model.Base as its parent and a __tablename__")
     return mapper
+
+
+def key_names(mapper: Mapper[Any]) -> tuple[str, ...]:
+    """Give the names of the attributes that are the primary key, in its order."""
+    return tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)

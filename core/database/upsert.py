@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.dialects import postgresql, sqlite
 
+from core.database.mapper import key_names
 from core.errors import ModelError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def upsert_statement(
     for given in names:
         if given not in columns:
             raise ModelError(f"{name}.{given} is not a column; Model.upsert takes columns only")
-    keys = [mapper.get_property_by_column(column).key for column in mapper.primary_key] if on is None else list(on)
+    keys = list(key_names(mapper)) if on is None else list(on)
     for key in keys:
         if key not in names:
             raise ModelError(f"Model.upsert({name}) finds the row by {key!r}, which is not among the values")

@@ -47,13 +47,9 @@ class Runs:
             if isinstance(error, BatchError):
                 error = error.errors.get(0)
             return refused.get(0, error)
-        unanswerable = check_response_topic(delivery)
-        if unanswerable is not None:
-            return unanswerable
-        try:
-            context = self._context(delivery, route, publish)
-        except Exception as error:  # noqa: BLE001 - a codec may raise anything, which costs this message alone
-            return error
+        context, refusal = self._context(delivery, route, publish)
+        if refusal is not None:
+            return refusal
         call = route.call if route.options.dedup is None else self._once(route, route.options.dedup)
         failed = await self._call(call, context, delivery, route.options.timeout or self._timeout)
         return failed if failed is not None or delivery.value is None else await self._reply(delivery, publish)
@@ -89,14 +85,11 @@ class Runs:
         refused: dict[int, BaseException] = {}
         contexts = []
         for index, delivery in enumerate(deliveries):
-            unanswerable = check_response_topic(delivery)
-            if unanswerable is not None:
-                refused[index] = unanswerable
-                continue
-            try:
-                contexts.append(self._context(delivery, route, publish))
-            except Exception as error:  # noqa: BLE001 - a codec may raise anything, which costs this message alone
-                refused[index] = error
+            context, refusal = self._context(delivery, route, publish)
+            if refusal is None:
+                contexts.append(context)
+            else:
+                refused[index] = refusal
         if not contexts:
             return refused, None
         failed = await self._call(route.call, contexts, first, route.options.timeout or self._timeout)
@@ -122,17 +115,25 @@ class Runs:
                 return failed
         return None
 
-    def _context(self, delivery: Delivery, route: Route, publish: Publish | None = None) -> Any:
-        return build(
-            delivery.message,
-            route,
-            delivery.params,
-            delivery.first_at,
-            delivery.message_id,
-            delivery.attempt,
-            publish or self._publish,
-            self.limits,
-        )
+    def _context(self, delivery: Delivery, route: Route, publish: Publish | None) -> tuple[Any, BaseException | None]:
+        """Give the context of one run, or what keeps the handler from getting one."""
+        unanswerable = check_response_topic(delivery)
+        if unanswerable is not None:
+            return None, unanswerable
+        try:
+            context = build(
+                delivery.message,
+                route,
+                delivery.params,
+                delivery.first_at,
+                delivery.message_id,
+                delivery.attempt,
+                publish or self._publish,
+                self.limits,
+            )
+        except Exception as error:  # noqa: BLE001 - a codec may raise anything, which costs this message alone
+            return None, error
+        return context, None
 
     async def _call(self, call: Handler, argument: Any, delivery: Delivery, timeout: float) -> BaseException | None:
         run = self._deadlines.begin(delivery, timeout)

@@ -159,14 +159,10 @@ class Session:
         old = connack.session_present
         if old:
             # Its messages are worked on from now on, and SUBACK may come behind all of them.
-            if self._paused:
-                connection.pause_reading()
             await self._stands(connection, connack)
         if not (old and subscribed):
             await self._subscribe(connection, connack)
         if not old:
-            if self._paused:
-                connection.pause_reading()
             await self._stands(connection, connack)
         self._confirmed = True
         self._wake()
@@ -226,6 +222,8 @@ class Session:
         )
 
     async def _stands(self, connection: Connection, connack: Connack) -> None:
+        if self._paused:
+            connection.pause_reading()
         self._connection = connection
         self.connack = connack
         if self._down_since is not None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
+from core.database import ambient
 from core.model import Model
 from tests.postgres import postgres
 
@@ -26,3 +28,17 @@ async def database(url: str) -> AsyncIterator[str]:
     Model.configure(url)
     yield url
     await Model.close()
+
+
+@pytest.fixture
+def statements(database) -> Iterator[list[str]]:
+    """The statements that were sent."""
+    seen: list[str] = []
+    engine = ambient.database().engine.sync_engine
+
+    def listen(connection, cursor, statement, parameters, context, executemany):
+        seen.append(statement)
+
+    event.listen(engine, "before_cursor_execute", listen)
+    yield seen
+    event.remove(engine, "before_cursor_execute", listen)

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 
 import pytest
-from sqlalchemy import event, select, text
+from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError, StatementError
 from sqlalchemy.orm import Session
 
@@ -23,20 +23,6 @@ from tests.database.models import Everything, Meter, MeterReading, Odd, Pair, Pl
 @pytest.fixture(autouse=True)
 async def tables(database):
     await ambient.database().create_tables(Plain.metadata, Odd.metadata)
-
-
-@pytest.fixture
-def statements():
-    """The statements that were sent, with the number of rows each had."""
-    seen: list[str] = []
-    engine = ambient.database().engine.sync_engine
-
-    def listen(connection, cursor, statement, parameters, context, executemany):
-        seen.append(statement)
-
-    event.listen(engine, "before_cursor_execute", listen)
-    yield seen
-    event.remove(engine, "before_cursor_execute", listen)
 
 
 async def test_calls_that_wait_together_go_out_together(statements):

@@ -28,9 +28,25 @@ class Slow(MemoryConnection):
         await super().subscribe(subscriptions)
 
 
+def slow(broker: MemoryBroker, presence: Presence | None = None) -> Session:
+    def connect(listener, number):
+        return Slow(broker, "w", 10, listener, number)
+
+    return Session(connect, "memory", [Subscription("a", 1)], presence=presence)
+
+
+async def watching(broker: MemoryBroker) -> Recorder:
+    """Give what hears the status."""
+    watcher = Recorder()
+    connection = MemoryConnection(broker, "watcher", 10, watcher, 1)
+    await connection.open()
+    await connection.subscribe([Subscription("status", 1)])
+    return watcher
+
+
 async def test_reading_is_paused_and_resumed_while_the_session_subscribes():
     broker = MemoryBroker()
-    session = Session(lambda listener, number: Slow(broker, "w", 10, listener, number), "memory", [Subscription("a", 1)])
+    session = slow(broker)
     Slow.made.clear()
     session.start(Recorder())
     await until(lambda: Slow.made and Slow.made[0]._session is not None)
@@ -50,11 +66,8 @@ async def test_reading_is_paused_and_resumed_while_the_session_subscribes():
 
 async def test_who_starts_paused_reads_suback_of_a_new_session_and_no_backlog_of_an_old_one():
     broker = MemoryBroker()
-    watcher = Recorder()
-    watching = MemoryConnection(broker, "watcher", 10, watcher, 1)
-    await watching.open()
-    await watching.subscribe([Subscription("status", 1)])
-    session = Session(lambda listener, number: Slow(broker, "w", 10, listener, number), "memory", [Subscription("a", 1)])
+    watcher = await watching(broker)
+    session = slow(broker)
     Slow.made.clear()
     session.pause_reading()
     session.start(Recorder())
@@ -65,13 +78,7 @@ async def test_who_starts_paused_reads_suback_of_a_new_session_and_no_backlog_of
     assert not Slow.made[0].reading
     await session.stop()
 
-    presence = Presence("status", "w", "1")
-    again = Session(
-        lambda listener, number: Slow(broker, "w", 10, listener, number),
-        "memory",
-        [Subscription("a", 1)],
-        presence=presence,
-    )
+    again = slow(broker, Presence("status", "w", "1"))
     again.pause_reading()
     again.start(Recorder())
     await until(lambda: len(Slow.made) == 2 and Slow.made[1]._session is not None)
@@ -91,20 +98,12 @@ async def test_who_starts_paused_reads_suback_of_a_new_session_and_no_backlog_of
 
 async def test_a_stop_before_suback_tells_offline_and_no_error(caplog):
     broker = MemoryBroker()
-    watcher = Recorder()
-    watching = MemoryConnection(broker, "watcher", 10, watcher, 1)
-    await watching.open()
-    await watching.subscribe([Subscription("status", 1)])
+    watcher = await watching(broker)
     first = MemoryConnection(broker, "w", 10, Recorder(), 1)
     await first.open()
     await first.close()
     Slow.made.clear()
-    session = Session(
-        lambda listener, number: Slow(broker, "w", 10, listener, number),
-        "memory",
-        [Subscription("a", 1)],
-        presence=Presence("status", "w", "1"),
-    )
+    session = slow(broker, Presence("status", "w", "1"))
     session.start(Recorder())
     await until(lambda: session.stands)
     await asyncio.wait_for(session.stop(), 5)
