@@ -23,7 +23,7 @@ from core.delivery.ledger import Ledger
 from core.publisher import Publisher
 from core.retry import Retry
 from core.router import Router
-from core.transport.memory import MemoryBroker
+from core.transport.brokers.memory import MemoryBroker
 from core.transport.session import Session
 
 BODY = b'{"type": "temperature", "value": 21.5, "unit": "celsius", "timestamp": 1767225600}'

@@ -17,14 +17,14 @@ from pathlib import Path
 from time import process_time
 from typing import TYPE_CHECKING
 
-from core.transport.base import Subscription
 from core.transport.connect import connector
+from core.transport.connection import Subscription
 from core.transport.options import parse_url
 from tests.mosquitto import Mosquitto
 
 if TYPE_CHECKING:
     from core.message import Message
-    from core.transport.base import Connack, Connection
+    from core.transport.connection import Connack, Connection
 
 BODY = b'{"type": "temperature", "value": 21.5, "unit": "celsius", "timestamp": 1767225600}'
 KINDS = (("native", "5"), ("aiomqtt", "5"), ("aiomqtt", "3.1.1"))

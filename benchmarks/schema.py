@@ -20,7 +20,7 @@ from core.context import Context, build
 from core.message import Message
 from core.publisher import Publisher
 from core.router import Router
-from core.transport.memory import MemoryBroker
+from core.transport.brokers.memory import MemoryBroker
 
 if TYPE_CHECKING:
     from core.route import Route

@@ -67,7 +67,7 @@ MANY = (
 PUBLISH = """
 import asyncio, sys, time
 from dataclasses import replace
-from core.transport.base import Deaf
+from core.transport.connection import Deaf
 from core.transport.connect import connector
 from core.transport.options import parse_url
 

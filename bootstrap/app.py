@@ -33,8 +33,8 @@ from core.model import Model
 from core.periodic import Periodic, jobs_of
 from core.publisher import Publisher, set_current
 from core.retry import Retry
+from core.transport.brokers.embedded import EmbeddedBroker
 from core.transport.connect import connector
-from core.transport.embedded import EmbeddedBroker
 from core.transport.presence import Presence
 from core.transport.session import Session
 

@@ -17,8 +17,8 @@ from core.discovery import discover
 from core.errors import StartError
 from core.model import Model
 from core.publisher import Publisher
+from core.transport.brokers.embedded import find_running
 from core.transport.connect import connector
-from core.transport.embedded import find_running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

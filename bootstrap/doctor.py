@@ -19,9 +19,9 @@ from core.delivery.tables import sessions
 from core.discovery import discover
 from core.errors import BrokerUnreachableError, RouteMQError, one_line
 from core.model import Base, Model
-from core.transport.base import Deaf
+from core.transport.brokers.embedded import EmbeddedBroker, find_running
 from core.transport.connect import connector
-from core.transport.embedded import EmbeddedBroker, find_running
+from core.transport.connection import Deaf
 
 if TYPE_CHECKING:
     from rich.console import Console

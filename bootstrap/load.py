@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from core.errors import BrokerUnreachableError, RouteMQError
 from core.publisher import Publisher
+from core.transport.brokers.embedded import find_running
 from core.transport.connect import connector
-from core.transport.embedded import find_running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

@@ -13,8 +13,8 @@ from config.settings import CLIENT_ID, load
 from core.errors import BrokerUnreachableError
 from core.model import Model
 from core.publisher import Publisher, set_current
+from core.transport.brokers.embedded import find_running
 from core.transport.connect import connector
-from core.transport.embedded import find_running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -23,8 +23,8 @@ from core.model import Base, Model
 from core.publisher import Publisher, publish, set_current
 from core.request import request
 from core.testing import TestClient
+from core.transport.brokers.embedded import find_running
 from core.transport.connect import connector
-from core.transport.embedded import find_running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from config.settings import Settings
     from core.delivery.ledger import Ledger
     from core.router import Router
-    from core.transport.embedded import EmbeddedBroker
+    from core.transport.brokers.embedded import EmbeddedBroker
     from core.transport.options import ConnectOptions
 
 EVERY = 10.0

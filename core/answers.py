@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from core.errors import ConnectionLostError, RequestError, RequestTimeoutError
 from core.message import Properties
 from core.topics import matches
-from core.transport.base import Subscription
+from core.transport.connection import Subscription
 from core.transport.filters import Filters
 
 if TYPE_CHECKING:
     from core.message import Message
-    from core.transport.base import Connack
+    from core.transport.connection import Connack
     from core.transport.session import Session
 
 log = logging.getLogger("routemq.requests")

@@ -13,7 +13,7 @@ from core.transport.session import Session
 
 if TYPE_CHECKING:
     from core.message import Message, Properties
-    from core.transport.base import Connect
+    from core.transport.connection import Connect
 
 NOWHERE = (
     "there is no connection to publish on: publish() and request() work in the worker, in `python main.py shell`, and "

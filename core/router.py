@@ -13,7 +13,7 @@ from core.errors import NoRouteError, RouteError, TopicError
 from core.overlaps import overlapping
 from core.route import Options, Route, RouteOptions, make_route
 from core.topics import Level, Pattern, Tree, parse, takes
-from core.transport.base import Subscription
+from core.transport.connection import Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

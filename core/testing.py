@@ -28,8 +28,8 @@ from core.periodic import Periodic, jobs_of
 from core.publisher import Publisher, set_current
 from core.retry import Retry
 from core.topics import check_filter, check_topic, matches
-from core.transport.base import Subscription
-from core.transport.memory import MemoryBroker
+from core.transport.brokers.memory import MemoryBroker
+from core.transport.connection import Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from core.delivery.delivery import Delivery
     from core.message import Properties
     from core.router import Router
-    from core.transport.base import Connack, Connection
+    from core.transport.connection import Connack, Connection
 
 __all__ = ["ManualClock", "Published", "TestClient"]
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from core.delivery.units import ExactlyOnce
     from core.message import Message
     from core.router import Router
-    from core.transport.base import Connack
+    from core.transport.connection import Connack
 
 log = logging.getLogger("routemq.delivery")
 
@@ -41,7 +41,7 @@ class Reading(Protocol):
 
 
 class Consumer:
-    """The listener of the worker's session (see ``core.transport.base.Listener``).
+    """The listener of the worker's session (see ``core.transport.connection.Listener``).
 
     Beyond ``limit`` messages in hand, or 64 MiB of them, or ``limit`` that wait for their acknowledgement behind a slow
     one, the socket is no longer read; it is read again once an eighth of that has been dealt with. A single read of the

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from core.message import Message
-    from core.transport.base import Subscription
+    from core.transport.connection import Subscription
 
 
 class Copies:

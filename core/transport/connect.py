@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from core.errors import SettingsError
 
 if TYPE_CHECKING:
-    from core.transport.base import Connect, Connection, Listener
+    from core.transport.connection import Connect, Connection, Listener
     from core.transport.options import ConnectOptions
 
 
@@ -18,7 +18,7 @@ def connector(options: ConnectOptions) -> Connect:
     SettingsError where "native" is asked for what it cannot do.
     """
     # Neither is loaded where memory is enough.
-    from core.transport.aiomqtt import AiomqttConnection, Version  # noqa: PLC0415
+    from core.transport.aiomqtt.connection import AiomqttConnection, Version  # noqa: PLC0415
 
     version = Version(options.version)
     able = options.version == "5" and not options.websocket
@@ -30,7 +30,7 @@ def connector(options: ConnectOptions) -> Connect:
     if options.scheme == "unix" and (not able or options.transport == "aiomqtt"):
         raise SettingsError("MQTT_URL=unix://... needs MQTT_VERSION=5 and MQTT_TRANSPORT=auto or native")
     if options.transport == "native" or options.scheme == "unix":
-        from core.transport.native import NativeConnection  # noqa: PLC0415
+        from core.transport.native.connection import NativeConnection  # noqa: PLC0415
 
         return lambda listener, number: NativeConnection(options, listener, number)
     if options.transport == "auto" and able:

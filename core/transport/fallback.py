@@ -6,21 +6,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from core.errors import BrokerRefusedError, BrokerUnreachableError
-from core.transport.aiomqtt import AiomqttConnection, Version
-from core.transport.base import Connection
-from core.transport.native import NativeConnection
+from core.transport.aiomqtt.connection import AiomqttConnection, Version
+from core.transport.connection import Connection
+from core.transport.native.connection import NativeConnection
 from core.transport.refusal import may_be_the_version
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from core.message import Properties
-    from core.transport.base import Closure, Connack, Listener, Subscription
+    from core.transport.connection import Closure, Connack, Listener, Subscription
     from core.transport.options import ConnectOptions
 
 
 class FallbackConnection(Connection):
-    """See ``core.transport.base.Connection``. What the broker was found to speak is kept in ``version``."""
+    """See ``core.transport.connection.Connection``. What the broker was found to speak is kept in ``version``."""
 
     def __init__(self, options: ConnectOptions, version: Version, listener: Listener, number: int) -> None:
         self._options = options

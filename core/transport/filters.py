@@ -10,7 +10,7 @@ from core.errors import BrokerRefusedError, ConnectionLostError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from core.transport.base import Subscription
+    from core.transport.connection import Subscription
     from core.transport.session import Session
 
 

@@ -9,13 +9,13 @@ from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from core.errors import BrokerRefusedError, ConnectionLostError, SessionTakenOverError, TransportError, one_line
-from core.transport.base import SESSION_TAKEN_OVER
+from core.transport.connection import SESSION_TAKEN_OVER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from core.message import Message, Properties
-    from core.transport.base import Connack, Connect, Connection, Listener, Subscription
+    from core.transport.connection import Connack, Connect, Connection, Listener, Subscription
     from core.transport.presence import Presence
 
 log = logging.getLogger("routemq.transport")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from core.transport.base import Subscription
 from core.transport.connect import connector
+from core.transport.connection import Subscription
 from core.transport.options import parse_url
 from tests.mosquitto import MOSQUITTO_PUB, require_mosquitto
 from tests.postgres import fetch, postgres

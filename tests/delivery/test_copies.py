@@ -8,7 +8,7 @@ import pytest
 
 from core.delivery.copies import Copies
 from core.message import Message
-from core.transport.base import Subscription
+from core.transport.connection import Subscription
 from tests.application.conftest import mosquitto, project, publisher  # noqa: F401 - fixtures
 
 ROUTER = """

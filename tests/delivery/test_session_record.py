@@ -11,8 +11,8 @@ from core.delivery.session_record import SessionFile, SessionRecord, SessionTabl
 from core.delivery.tables import metadata
 from core.errors import SessionTakenOverError
 from core.model import Model
-from core.transport.base import Subscription
-from core.transport.memory import MemoryBroker
+from core.transport.brokers.memory import MemoryBroker
+from core.transport.connection import Subscription
 from core.transport.session import Session
 from tests.database.conftest import url_of
 from tests.transport.recorder import Recorder

@@ -17,7 +17,7 @@ from core.delivery.processed import Processed
 from core.delivery.units import ExactlyOnce
 from core.publisher import Publisher
 from core.retry import Retry
-from core.transport.memory import MemoryBroker
+from core.transport.brokers.memory import MemoryBroker
 from core.transport.session import Session
 from tests.waiting import until
 

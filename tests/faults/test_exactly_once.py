@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from core.transport.base import Subscription
 from core.transport.connect import connector
+from core.transport.connection import Subscription
 from core.transport.session import Session
 from tests.faults.conftest import a_moment
 from tests.faults.stream import ROUTER, SOAK, grows

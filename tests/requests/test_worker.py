@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from core.transport.base import Subscription
 from core.transport.connect import connector
+from core.transport.connection import Subscription
 from core.transport.session import Session
 from tests.transport.conftest import options
 from tests.transport.recorder import Recorder

@@ -14,7 +14,7 @@ from core.middleware import Middleware
 from core.retry import Retry
 from core.route import Options
 from core.router import RouteOptions, Router
-from core.transport.base import Subscription
+from core.transport.connection import Subscription
 
 
 async def handler(context):

@@ -8,10 +8,10 @@ from itertools import count
 
 import pytest
 
-from core.transport.base import Closure
+from core.transport.brokers.embedded import EmbeddedBroker
+from core.transport.brokers.memory import MemoryBroker
 from core.transport.connect import connector
-from core.transport.embedded import EmbeddedBroker
-from core.transport.memory import MemoryBroker
+from core.transport.connection import Closure
 from core.transport.options import ConnectOptions, parse_url
 from tests.mosquitto import Mosquitto, free_pair, require_mosquitto
 from tests.transport.recorder import Recorder

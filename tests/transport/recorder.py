@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from core.message import Message
-    from core.transport.base import Connack
+    from core.transport.connection import Connack
 
 
 class Recorder:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from core.errors import ConnectionLostError
-from core.transport.base import Subscription
+from core.transport.connection import Subscription
 from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from core.transport.base import Connection
+    from core.transport.connection import Connection
     from tests.transport.recorder import Recorder
 
 

@@ -15,10 +15,10 @@ import psutil
 import pytest
 
 from core.errors import BrokerUnreachableError, SettingsError, StartError
-from core.transport import embedded as module
-from core.transport.base import Subscription
+from core.transport.brokers import embedded as module
+from core.transport.brokers.embedded import EmbeddedBroker, find_running
 from core.transport.connect import connector
-from core.transport.embedded import EmbeddedBroker, find_running
+from core.transport.connection import Subscription
 from tests.mosquitto import MOSQUITTO_PUB, Mosquitto, free_pair, require_mosquitto
 from tests.transport.conftest import options
 from tests.transport.recorder import Recorder
@@ -153,7 +153,7 @@ async def test_one_that_died_is_started_again(started, monkeypatch):
 WORKER = """
 import asyncio, sys
 sys.path.insert(0, sys.argv[2])
-from core.transport.embedded import EmbeddedBroker
+from core.transport.brokers.embedded import EmbeddedBroker
 from core.transport.options import parse_url
 
 async def main():

@@ -9,9 +9,9 @@ import pytest
 
 from core.errors import BrokerRefusedError
 from core.transport import session as module
-from core.transport.base import Deaf, Subscription
+from core.transport.brokers.memory import MemoryBroker, MemoryConnection
+from core.transport.connection import Deaf, Subscription
 from core.transport.filters import Filters
-from core.transport.memory import MemoryBroker, MemoryConnection
 from core.transport.session import Session
 from tests.waiting import until
 

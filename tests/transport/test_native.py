@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import BrokerUnreachableError, ConnectionLostError, SettingsError
-from core.transport.base import Subscription
 from core.transport.connect import connector
-from core.transport.wire import BUFFER, Wire
+from core.transport.connection import Subscription
+from core.transport.native.wire import BUFFER, Wire
 from tests.mosquitto import Mosquitto
 from tests.transport.conftest import options
 from tests.transport.recorder import Recorder

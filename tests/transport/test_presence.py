@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from core.transport import session as module
-from core.transport.base import Subscription
+from core.transport.brokers.memory import MemoryBroker
 from core.transport.connect import connector
-from core.transport.memory import MemoryBroker
+from core.transport.connection import Subscription
 from core.transport.options import Will
 from core.transport.presence import Presence
 from core.transport.session import Session

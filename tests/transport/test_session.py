@@ -12,9 +12,9 @@ import pytest
 
 from core.errors import BrokerRefusedError, BrokerUnreachableError, SessionTakenOverError
 from core.transport import session as module
-from core.transport.base import Subscription
+from core.transport.brokers.memory import MemoryBroker
 from core.transport.connect import connector
-from core.transport.memory import MemoryBroker
+from core.transport.connection import Subscription
 from core.transport.session import Session
 from tests.mosquitto import Mosquitto, free_port
 from tests.transport.conftest import options

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 
-from core.transport.base import Subscription
-from core.transport.memory import MemoryBroker, MemoryConnection
+from core.transport.brokers.memory import MemoryBroker, MemoryConnection
+from core.transport.connection import Subscription
 from core.transport.presence import Presence
 from core.transport.session import Session
 from tests.transport.recorder import Recorder

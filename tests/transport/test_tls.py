@@ -12,8 +12,8 @@ from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
 
 from core.errors import BrokerRefusedError, BrokerUnreachableError, SettingsError
-from core.transport.base import Subscription
 from core.transport.connect import connector
+from core.transport.connection import Subscription
 from tests.mosquitto import Mosquitto
 from tests.transport.conftest import options
 from tests.transport.recorder import Recorder

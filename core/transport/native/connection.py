@@ -12,17 +12,17 @@ import mqtt5
 
 from core.errors import BrokerRefusedError, BrokerUnreachableError, ConnectionLostError, one_line
 from core.message import Message
-from core.transport.base import Closure, Connack, Connection
-from core.transport.mqtt5_properties import from_packet, to_packet
+from core.transport.connection import Closure, Connack, Connection
+from core.transport.native.properties import from_packet, to_packet
+from core.transport.native.wire import Wire
 from core.transport.refusal import refused, silent
 from core.transport.tls import tls_context
-from core.transport.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from core.message import Properties
-    from core.transport.base import Listener, Subscription
+    from core.transport.connection import Listener, Subscription
     from core.transport.options import ConnectOptions, Will
 
 MOST_PUBLISHING = 500
@@ -36,7 +36,7 @@ _PINGREQ = mqtt5.PingReqPacket().write()
 
 
 class NativeConnection(Connection):
-    """See ``core.transport.base.Connection``."""
+    """See ``core.transport.connection.Connection``."""
 
     def __init__(self, options: ConnectOptions, listener: Listener, number: int) -> None:
         self._options = options

@@ -20,9 +20,9 @@ from core.errors import (
     one_line,
 )
 from core.message import Message, Properties
-from core.transport.base import Closure, Connack, Connection
-from core.transport.paho_properties import from_paho, to_paho
-from core.transport.paho_socket import PahoSocket
+from core.transport.aiomqtt.properties import from_paho, to_paho
+from core.transport.aiomqtt.socket import PahoSocket
+from core.transport.connection import Closure, Connack, Connection
 from core.transport.refusal import may_be_the_version, refused, silent
 from core.transport.tls import tls_context
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from paho.mqtt.client import ConnectFlags, DisconnectFlags, MQTTMessage
     from paho.mqtt.reasoncodes import ReasonCode
 
-    from core.transport.base import Listener, Subscription
+    from core.transport.connection import Listener, Subscription
     from core.transport.options import ConnectOptions
 
 PUBACK = 0x40
@@ -62,7 +62,7 @@ class Version:
 
 
 class AiomqttConnection(Connection):
-    """See ``core.transport.base.Connection``.
+    """See ``core.transport.connection.Connection``.
 
     aiomqtt makes the network connection and CONNECT; messages do not go through its queue and iterator, which cost a task
     each, but straight from paho's callback to the listener.

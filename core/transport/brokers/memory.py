@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from core.errors import BrokerUnreachableError, ConnectionLostError
 from core.message import Message
 from core.topics import check_filter, check_topic, matches
-from core.transport.base import Closure, Connack, Connection
+from core.transport.connection import Closure, Connack, Connection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from core.message import Properties
-    from core.transport.base import Connect, Listener, Subscription
+    from core.transport.connection import Connect, Listener, Subscription
     from core.transport.options import Will
 
 MOST_REMEMBERED = 10_000

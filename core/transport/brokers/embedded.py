@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import BrokerUnreachableError, SettingsError, StartError, one_line
-from core.transport.probe import Answer, probe
+from core.transport.brokers.probe import Answer, probe
 
 if TYPE_CHECKING:
     from iotcore import Broker
