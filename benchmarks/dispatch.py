@@ -23,8 +23,8 @@ from core.delivery.ledger import Ledger
 from core.publisher import Publisher
 from core.retry import Retry
 from core.router import Router
+from core.session.session import Session
 from core.transport.brokers.memory import MemoryBroker
-from core.transport.session import Session
 
 BODY = b'{"type": "temperature", "value": 21.5, "unit": "celsius", "timestamp": 1767225600}'
 TOPICS = 100

@@ -33,10 +33,10 @@ from core.model import Model
 from core.periodic import Periodic, jobs_of
 from core.publisher import Publisher, set_current
 from core.retry import Retry
+from core.session.presence import Presence
+from core.session.session import Session
 from core.transport.brokers.embedded import EmbeddedBroker
 from core.transport.connect import connector
-from core.transport.presence import Presence
-from core.transport.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -5,11 +5,11 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, Any
 
-from core.answers import Answers
 from core.codecs import encode_any
 from core.errors import RequestError
+from core.session.answers import Answers
+from core.session.session import Session
 from core.topics import check_topic
-from core.transport.session import Session
 
 if TYPE_CHECKING:
     from core.message import Message, Properties

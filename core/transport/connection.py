@@ -86,7 +86,7 @@ class Connection(ABC):
     """One network connection to a broker, from CONNECT to its end. A new attempt takes a new one.
 
     It tells its listener ``connected`` before the first message, and ``disconnected`` the moment it has ended, if it
-    ever was connected. It never reconnects and never logs: ``core.transport.session.Session`` does both, for every
+    ever was connected. It never reconnects and never logs: ``core.session.session.Session`` does both, for every
     transport.
     """
 

@@ -11,9 +11,9 @@ from core.delivery.session_record import SessionFile, SessionRecord, SessionTabl
 from core.delivery.tables import metadata
 from core.errors import SessionTakenOverError
 from core.model import Model
+from core.session.session import Session
 from core.transport.brokers.memory import MemoryBroker
 from core.transport.connection import Subscription
-from core.transport.session import Session
 from tests.database.conftest import url_of
 from tests.transport.recorder import Recorder
 from tests.waiting import until

@@ -17,8 +17,8 @@ from core.delivery.processed import Processed
 from core.delivery.units import ExactlyOnce
 from core.publisher import Publisher
 from core.retry import Retry
+from core.session.session import Session
 from core.transport.brokers.memory import MemoryBroker
-from core.transport.session import Session
 from tests.waiting import until
 
 if TYPE_CHECKING:

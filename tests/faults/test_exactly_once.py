@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
+from core.session.session import Session
 from core.transport.connect import connector
 from core.transport.connection import Subscription
-from core.transport.session import Session
 from tests.faults.conftest import a_moment
 from tests.faults.stream import ROUTER, SOAK, grows
 from tests.faults.test_worker import POISONED, UNIQUE, Poisoned

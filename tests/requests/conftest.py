@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core.publisher import Publisher, set_current
-from core.transport import session
+from core.session import session
 from core.transport.connect import connector
 from tests.application.conftest import project  # noqa: F401 - a fixture
 from tests.mosquitto import Mosquitto

@@ -7,10 +7,10 @@ from time import monotonic
 
 import pytest
 
-from core import answers
 from core.errors import ConnectionLostError, RequestError, RequestTimeoutError, TopicError
 from core.publisher import publish, set_current
 from core.request import request
+from core.session import answers
 from tests.waiting import until
 
 

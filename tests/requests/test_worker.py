@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
+from core.session.session import Session
 from core.transport.connect import connector
 from core.transport.connection import Subscription
-from core.transport.session import Session
 from tests.transport.conftest import options
 from tests.transport.recorder import Recorder
 from tests.waiting import until

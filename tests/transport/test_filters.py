@@ -8,11 +8,11 @@ import random
 import pytest
 
 from core.errors import BrokerRefusedError
-from core.transport import session as module
+from core.session import session as module
+from core.session.filters import Filters
+from core.session.session import Session
 from core.transport.brokers.memory import MemoryBroker, MemoryConnection
 from core.transport.connection import Deaf, Subscription
-from core.transport.filters import Filters
-from core.transport.session import Session
 from tests.waiting import until
 
 

@@ -9,13 +9,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from core.transport import session as module
+from core.session import session as module
+from core.session.presence import Presence
+from core.session.session import Session
 from core.transport.brokers.memory import MemoryBroker
 from core.transport.connect import connector
 from core.transport.connection import Subscription
 from core.transport.options import Will
-from core.transport.presence import Presence
-from core.transport.session import Session
 from tests.mosquitto import Mosquitto
 from tests.proxy import Proxy
 from tests.transport.conftest import options

@@ -11,11 +11,11 @@ from dataclasses import replace
 import pytest
 
 from core.errors import BrokerRefusedError, BrokerUnreachableError, SessionTakenOverError
-from core.transport import session as module
+from core.session import session as module
+from core.session.session import Session
 from core.transport.brokers.memory import MemoryBroker
 from core.transport.connect import connector
 from core.transport.connection import Subscription
-from core.transport.session import Session
 from tests.mosquitto import Mosquitto, free_port
 from tests.transport.conftest import options
 from tests.transport.recorder import Recorder

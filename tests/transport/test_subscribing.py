@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 
+from core.session.presence import Presence
+from core.session.session import Session
 from core.transport.brokers.memory import MemoryBroker, MemoryConnection
 from core.transport.connection import Subscription
-from core.transport.presence import Presence
-from core.transport.session import Session
 from tests.transport.recorder import Recorder
 from tests.waiting import until
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from core.message import Message, Properties
+    from core.session.presence import Presence
     from core.transport.connection import Connack, Connect, Connection, Listener, Subscription
-    from core.transport.presence import Presence
 
 log = logging.getLogger("routemq.transport")
 

@@ -10,8 +10,8 @@ from core.errors import BrokerRefusedError, ConnectionLostError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from core.session.session import Session
     from core.transport.connection import Subscription
-    from core.transport.session import Session
 
 
 class Filters:

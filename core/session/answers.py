@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from core.errors import ConnectionLostError, RequestError, RequestTimeoutError
 from core.message import Properties
+from core.session.filters import Filters
 from core.topics import matches
 from core.transport.connection import Subscription
-from core.transport.filters import Filters
 
 if TYPE_CHECKING:
     from core.message import Message
+    from core.session.session import Session
     from core.transport.connection import Connack
-    from core.transport.session import Session
 
 log = logging.getLogger("routemq.requests")
 

@@ -1,0 +1,1 @@
+"""A session with a broker, kept over any number of connections."""
