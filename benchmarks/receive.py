@@ -23,7 +23,7 @@ from core.transport.options import parse_url
 from tests.mosquitto import Mosquitto
 
 if TYPE_CHECKING:
-    from core.message import Message
+    from core.mqtt.message import Message
     from core.transport.connection import Connack, Connection
 
 BODY = b'{"type": "temperature", "value": 21.5, "unit": "celsius", "timestamp": 1767225600}'

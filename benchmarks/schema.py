@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from core.codecs import Limits
 from core.context import Context, build
-from core.message import Message
+from core.mqtt.message import Message
 from core.publisher import Publisher
 from core.router import Router
 from core.transport.brokers.memory import MemoryBroker

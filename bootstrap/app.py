@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from bootstrap import storage
 from bootstrap.status import StatusLine, start_block
 from core import __version__, rate_limit
-from core.clock import SystemClock
 from core.codecs import Limits
 from core.database import ambient
 from core.delivery.acknowledge import Acknowledgements
@@ -33,6 +32,7 @@ from core.model import Model
 from core.periodic import Periodic, jobs_of
 from core.publisher import Publisher, set_current
 from core.retry import Retry
+from core.runtime.clock import SystemClock
 from core.session.presence import Presence
 from core.session.session import Session
 from core.transport.brokers.embedded import EmbeddedBroker

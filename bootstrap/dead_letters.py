@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from config.settings import Settings
     from core.delivery.dead_letters import DeadLetterStore, Stored
-    from core.message import Properties
+    from core.mqtt.message import Properties
 
 MOST_TOLD = 20
 

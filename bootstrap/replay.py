@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bootstrap.load import Load, publishing
 from bootstrap.progress import progress
 from core.errors import TopicError
-from core.topics import check_topic
+from core.mqtt.topics import check_topic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from config.settings import Settings
-    from core.message import Properties
+    from core.mqtt.message import Properties
     from core.router import Router
 
 MOST_HISTORY = 1000

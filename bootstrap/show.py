@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from config.settings import Settings, given, shown
-from core.topics import covers
+from core.mqtt.topics import covers
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, Validat
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from core.errors import SettingsError, TopicError
-from core.topics import check_topic
+from core.mqtt.topics import check_topic
 from core.transport.options import ConnectOptions, mask, parse_url
 
 ENV_FILE = Path(".env")

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypedDict, TypeVar
 
-from core.message import Properties
+from core.mqtt.message import Properties
 
 if TYPE_CHECKING:
     from core.codecs import Limits
-    from core.message import Message
+    from core.mqtt.message import Message
     from core.router import Route
 
 P = TypeVar("P")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from core.context import Context
-    from core.topics import Pattern
+    from core.mqtt.topics import Pattern
 
 Handler = Callable[[Any], Awaitable[Any]]
 """Takes the context and gives the reply, or None."""

@@ -14,7 +14,7 @@ from core.codecs.registry import Auto, CodecLike, Compressed, by_content_type, r
 from core.schema import Schema
 
 if TYPE_CHECKING:
-    from core.message import Message
+    from core.mqtt.message import Message
 
 Read = Callable[["Message", Limits], Any]
 """Gives the payload of a message. Raises PayloadError, for one that the schema does not take SchemaError."""

@@ -16,7 +16,7 @@ from core.errors import RouteError, one_line
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from core.clock import Clock
+    from core.runtime.clock import Clock
 
 log = logging.getLogger("routemq.periodic")
 

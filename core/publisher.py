@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from core.codecs import encode_any
 from core.errors import RequestError
+from core.mqtt.topics import check_topic
 from core.session.answers import Answers
 from core.session.session import Session
-from core.topics import check_topic
 
 if TYPE_CHECKING:
-    from core.message import Message, Properties
+    from core.mqtt.message import Message, Properties
     from core.transport.connection import Connect
 
 NOWHERE = (

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from limits import RateLimitItem
 
     from core.context import Context
-    from core.topics import Pattern
+    from core.mqtt.topics import Pattern
 
 Excess = Literal["dead_letter", "drop", "wait"]
 Key = str | Callable[[Any], Any] | None

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from core.codecs import CODECS
 from core.errors import PayloadError, RequestError, TopicError
+from core.mqtt.topics import check_filter
 from core.publisher import current
-from core.topics import check_filter
 
 if TYPE_CHECKING:
-    from core.message import Properties
+    from core.mqtt.message import Properties
 
 
 async def request(

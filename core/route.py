@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from core.codecs import CodecLike
 from core.controller import Controller, instance
 from core.errors import RouteError, TopicError
-from core.message import Message
 from core.middleware import Handler, Middleware, MiddlewareLike, fold
+from core.mqtt.message import Message
+from core.mqtt.topics import covers, parse
 from core.payload import Read, reader, writer
-from core.topics import covers, parse
 
 if TYPE_CHECKING:
+    from core.mqtt.topics import Pattern
     from core.retry import Retry
-    from core.topics import Pattern
 
 MOST_BATCH = 10_000
 

@@ -9,7 +9,6 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from core import rate_limit
-from core.clock import ManualClock
 from core.codecs import encode_any
 from core.database import ambient
 from core.delivery.acknowledge import Acknowledgements
@@ -22,12 +21,13 @@ from core.delivery.outbox import Outbox
 from core.delivery.processed import Processed
 from core.delivery.units import ExactlyOnce
 from core.errors import NoRouteError, RouteMQError
-from core.message import Message
 from core.middleware import Passed
+from core.mqtt.message import Message
+from core.mqtt.topics import check_filter, check_topic, matches
 from core.periodic import Periodic, jobs_of
 from core.publisher import Publisher, set_current
 from core.retry import Retry
-from core.topics import check_filter, check_topic, matches
+from core.runtime.clock import ManualClock
 from core.transport.brokers.memory import MemoryBroker
 from core.transport.connection import Subscription
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from core.controller import Controller
     from core.delivery.dead_letters import Also, DeadLetter, DeadLetters
     from core.delivery.delivery import Delivery
-    from core.message import Properties
+    from core.mqtt.message import Properties
     from core.router import Router
     from core.transport.connection import Connack, Connection
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from core.topics import Level, Pattern, Rest, Segment
+from core.mqtt.topics import Level, Pattern, Rest, Segment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

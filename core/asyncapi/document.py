@@ -10,8 +10,8 @@ from core.asyncapi.address import address, converters
 from core.asyncapi.handler import NOTHING, UNKNOWN, docs, returned
 from core.asyncapi.request import CORRELATION_DATA, ERROR, ERROR_EXAMPLE, REPLY_ADDRESS, RESPONSE_TOPIC, headers
 from core.asyncapi.schemas import PREFIX, Schemas
+from core.mqtt.topics import parse
 from core.route import by_topic
-from core.topics import parse
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from core.delivery.delivery import Delivery
-    from core.message import Message
+    from core.mqtt.message import Message
 
 
 class Acknowledgements:

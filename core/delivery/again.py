@@ -9,7 +9,7 @@ from core.database.fault import Fault, fault_of
 from core.delivery.dead_letters import from_json
 from core.delivery.delivery import Delivery
 from core.errors import NoRouteError, ReplayStoppedError, one_line
-from core.message import Message
+from core.mqtt.message import Message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

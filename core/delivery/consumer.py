@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from core.delivery.dispatch import Dispatch
     from core.delivery.ledger import Ledger
     from core.delivery.units import ExactlyOnce
-    from core.message import Message
+    from core.mqtt.message import Message
     from core.router import Router
     from core.transport.connection import Connack
 

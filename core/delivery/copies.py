@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from core.topics import Tree, parse
+from core.mqtt.topics import Tree, parse
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from core.message import Message
+    from core.mqtt.message import Message
     from core.transport.connection import Subscription
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from core.delivery.delivery import Delivery
-    from core.message import Message, Properties
+    from core.mqtt.message import Message, Properties
 
 log = logging.getLogger("routemq.delivery")
 

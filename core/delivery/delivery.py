@@ -10,7 +10,7 @@ from core.context import new_message_id
 if TYPE_CHECKING:
     from core.delivery.processed import Record
     from core.errors import MessageError
-    from core.message import Message
+    from core.mqtt.message import Message
     from core.route import Route
 
 

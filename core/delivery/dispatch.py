@@ -7,7 +7,6 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from core.clock import SystemClock
 from core.codecs.limits import DEFAULT, Limits
 from core.database.fault import Fault, fault_of
 from core.delivery.dead_letters import DeadLetter
@@ -18,17 +17,18 @@ from core.delivery.replies import error_reply_to, send
 from core.delivery.runs import Runs
 from core.errors import HandlerTimeoutError, NotYet
 from core.middleware import Passed
+from core.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from core.clock import Clock
     from core.context import Publish
     from core.delivery.acknowledge import Acknowledgements
     from core.delivery.dead_letters import Also, DeadLetters
     from core.delivery.delivery import Delivery
     from core.delivery.ledger import Ledger
     from core.retry import Retry
+    from core.runtime.clock import Clock
 
 log = logging.getLogger("routemq.delivery")
 

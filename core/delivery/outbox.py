@@ -15,7 +15,7 @@ from core.database.fault import Fault, fault_of
 from core.delivery.dead_letters import from_json, json_ready
 from core.delivery.tables import outbox
 from core.errors import one_line
-from core.topics import check_topic
+from core.mqtt.topics import check_topic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
     from core.context import Publish
-    from core.message import Properties
+    from core.mqtt.message import Properties
 
 log = logging.getLogger("routemq.delivery")
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from core.message import Message
+    from core.mqtt.message import Message
 
 MOST_PACKETS = 32_767
 """The last committed messages of which one may still be unacknowledged: more than any broker has under way.

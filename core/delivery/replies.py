@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from core.codecs import JSON
 from core.errors import BrokerRefusedError, MessageError, PayloadError, SchemaError, TopicError, one_line
 from core.middleware import Passed
-from core.topics import check_topic
+from core.mqtt.topics import check_topic
 
 if TYPE_CHECKING:
     from core.context import Publish
     from core.delivery.delivery import Delivery
-    from core.message import Properties
+    from core.mqtt.message import Properties
 
 log = logging.getLogger("routemq.delivery")
 

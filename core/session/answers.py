@@ -10,13 +10,13 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from core.errors import ConnectionLostError, RequestError, RequestTimeoutError
-from core.message import Properties
+from core.mqtt.message import Properties
+from core.mqtt.topics import matches
 from core.session.filters import Filters
-from core.topics import matches
 from core.transport.connection import Subscription
 
 if TYPE_CHECKING:
-    from core.message import Message
+    from core.mqtt.message import Message
     from core.session.session import Session
     from core.transport.connection import Connack
 

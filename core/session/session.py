@@ -14,7 +14,7 @@ from core.transport.connection import SESSION_TAKEN_OVER
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from core.message import Message, Properties
+    from core.mqtt.message import Message, Properties
     from core.session.presence import Presence
     from core.transport.connection import Connack, Connect, Connection, Listener, Subscription
 

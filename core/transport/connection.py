@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from core.message import Message, Properties
+    from core.mqtt.message import Message, Properties
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from core.transport.refusal import may_be_the_version
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from core.message import Properties
+    from core.mqtt.message import Properties
     from core.transport.connection import Closure, Connack, Listener, Subscription
     from core.transport.options import ConnectOptions
 

@@ -19,7 +19,7 @@ from core.codecs.cbor import Cbor
 from core.codecs.msgpack import MessagePack
 from core.codecs.protocol_buffers import to_dict
 from core.errors import PayloadError, SchemaError
-from core.message import Message
+from core.mqtt.message import Message
 from core.payload import reader
 from tests.codecs.messages import Node, Other, Reading, Readings
 

@@ -12,7 +12,7 @@ import zstandard
 
 from core.codecs import Limits, compressed, protobuf
 from core.errors import PayloadError
-from core.message import Message
+from core.mqtt.message import Message
 from core.payload import reader
 from tests.codecs.messages import Node, Reading
 

@@ -12,7 +12,7 @@ import zstandard
 
 from core.codecs import CODECS, Limits, auto, compressed, compression, protobuf, register
 from core.errors import PayloadError, RouteError
-from core.message import Message
+from core.mqtt.message import Message
 from core.payload import reader, writer
 from core.router import Router
 from tests.codecs.messages import Other, Reading

@@ -16,7 +16,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from core.codecs import Limits
 from core.context import Context
 from core.errors import PayloadError, RouteError, SchemaError
-from core.message import Message
+from core.mqtt.message import Message
 from core.payload import reader
 from core.router import Router
 from tests.delivery.worker import running

@@ -4,7 +4,7 @@ import asyncio
 
 from core.delivery.acknowledge import Acknowledgements
 from core.delivery.delivery import Delivery
-from core.message import Message
+from core.mqtt.message import Message
 
 
 def received(acknowledgements, *packet_ids, connection=1):

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from core.delivery.copies import Copies
-from core.message import Message
+from core.mqtt.message import Message
 from core.transport.connection import Subscription
 from tests.application.conftest import mosquitto, project, publisher  # noqa: F401 - fixtures
 

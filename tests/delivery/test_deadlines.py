@@ -7,7 +7,7 @@ import pytest
 from core.delivery import deadlines as module
 from core.delivery.deadlines import Deadlines
 from core.delivery.delivery import Delivery
-from core.message import Message
+from core.mqtt.message import Message
 from tests.waiting import until
 
 

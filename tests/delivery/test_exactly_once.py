@@ -15,8 +15,8 @@ from core.delivery import outage
 from core.delivery.processed import MOST_PACKETS, Processed, digest
 from core.delivery.tables import metadata
 from core.errors import BatchError, DatabaseUnreachableError, Reject, RouteError
-from core.message import Message
 from core.model import Model
+from core.mqtt.message import Message
 from core.retry import Retry
 from core.router import Router
 from tests.database.conftest import url_of

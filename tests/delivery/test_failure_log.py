@@ -9,7 +9,7 @@ from core.delivery import failure_log as module
 from core.delivery.delivery import Delivery
 from core.delivery.failure_log import MOST_KINDS, FailureLog
 from core.errors import PayloadError
-from core.message import Message
+from core.mqtt.message import Message
 
 
 @pytest.fixture

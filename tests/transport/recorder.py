@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from core.message import Message
+    from core.mqtt.message import Message
     from core.transport.connection import Connack
 
 

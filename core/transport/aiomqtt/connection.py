@@ -19,7 +19,7 @@ from core.errors import (
     ConnectionLostError,
     one_line,
 )
-from core.message import Message, Properties
+from core.mqtt.message import Message, Properties
 from core.transport.aiomqtt.properties import from_paho, to_paho
 from core.transport.aiomqtt.socket import PahoSocket
 from core.transport.connection import Closure, Connack, Connection

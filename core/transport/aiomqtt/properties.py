@@ -7,7 +7,7 @@ from typing import Any, cast
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties as PahoProperties
 
-from core.message import Properties
+from core.mqtt.message import Properties
 
 _NAMES = {
     "PayloadFormatIndicator": "payload_format_indicator",

@@ -8,14 +8,14 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from core.errors import BrokerUnreachableError, ConnectionLostError
-from core.message import Message
-from core.topics import check_filter, check_topic, matches
+from core.mqtt.message import Message
+from core.mqtt.topics import check_filter, check_topic, matches
 from core.transport.connection import Closure, Connack, Connection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from core.message import Properties
+    from core.mqtt.message import Properties
     from core.transport.connection import Connect, Listener, Subscription
     from core.transport.options import Will
 

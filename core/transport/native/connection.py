@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import mqtt5
 
 from core.errors import BrokerRefusedError, BrokerUnreachableError, ConnectionLostError, one_line
-from core.message import Message
+from core.mqtt.message import Message
 from core.transport.connection import Closure, Connack, Connection
 from core.transport.native.properties import from_packet, to_packet
 from core.transport.native.wire import Wire
@@ -21,7 +21,7 @@ from core.transport.tls import tls_context
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from core.message import Properties
+    from core.mqtt.message import Properties
     from core.transport.connection import Listener, Subscription
     from core.transport.options import ConnectOptions, Will
 

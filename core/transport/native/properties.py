@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     import mqtt5
 
-    from core.message import Properties
+    from core.mqtt.message import Properties
 
 _OPTIONS = {
     "payload_format_indicator": "payload_format_indicator",

@@ -1,0 +1,1 @@
+"""What MQTT itself names: a message, its properties, its topic."""

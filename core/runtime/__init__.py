@@ -1,0 +1,1 @@
+"""What belongs to one application in this process, and its clock."""
