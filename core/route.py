@@ -11,12 +11,12 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from core.codecs import CodecLike
+from core.codecs.payload import Read, reader, writer
 from core.controller import Controller, instance
 from core.errors import RouteError, TopicError
 from core.middleware import Handler, Middleware, MiddlewareLike, fold
 from core.mqtt.message import Message
 from core.mqtt.topics import covers, parse
-from core.payload import Read, reader, writer
 
 if TYPE_CHECKING:
     from core.mqtt.topics import Pattern

@@ -17,10 +17,10 @@ from pydantic import BaseModel
 from core.codecs import Limits, protobuf
 from core.codecs.cbor import Cbor
 from core.codecs.msgpack import MessagePack
+from core.codecs.payload import reader
 from core.codecs.protocol_buffers import to_dict
 from core.errors import PayloadError, SchemaError
 from core.mqtt.message import Message
-from core.payload import reader
 from tests.codecs.messages import Node, Other, Reading, Readings
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -11,9 +11,9 @@ import pytest
 import zstandard
 
 from core.codecs import Limits, compressed, protobuf
+from core.codecs.payload import reader
 from core.errors import PayloadError
 from core.mqtt.message import Message
-from core.payload import reader
 from tests.codecs.messages import Node, Reading
 
 LIMITS = Limits(bytes=1_000_000, depth=10)

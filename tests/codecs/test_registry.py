@@ -11,9 +11,9 @@ import pytest
 import zstandard
 
 from core.codecs import CODECS, Limits, auto, compressed, compression, protobuf, register
+from core.codecs.payload import reader, writer
 from core.errors import PayloadError, RouteError
 from core.mqtt.message import Message
-from core.payload import reader, writer
 from core.router import Router
 from tests.codecs.messages import Other, Reading
 

@@ -14,10 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, Json, field_validator
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from core.codecs import Limits
+from core.codecs.payload import reader
 from core.context import Context
 from core.errors import PayloadError, RouteError, SchemaError
 from core.mqtt.message import Message
-from core.payload import reader
 from core.router import Router
 from tests.delivery.worker import running
 

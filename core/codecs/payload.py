@@ -11,7 +11,7 @@ from core.codecs.json import Json, check_nesting
 from core.codecs.limits import Limits, check_depth, check_size
 from core.codecs.protocol_buffers import Protobuf, to_dict
 from core.codecs.registry import Auto, CodecLike, Compressed, by_content_type, resolve
-from core.schema import Schema
+from core.codecs.schema import Schema
 
 if TYPE_CHECKING:
     from core.mqtt.message import Message
