@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 from core.errors import NoRouteError, RouteError, TopicError
 from core.mqtt.topics import Level, Pattern, Tree, parse, takes
-from core.overlaps import overlapping
 from core.route import Options, Route, RouteOptions, make_route
+from core.routing.overlaps import overlapping
 from core.transport.connection import Subscription
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.mqtt.topics import covers, matches
-from core.overlaps import overlapping
 from core.router import Router
+from core.routing.overlaps import overlapping
 
 LEVELS = ["a", "b", "$s"]
 TOPICS = ["/".join(levels) for depth in (1, 2, 3, 4) for levels in product(LEVELS, repeat=depth)]
