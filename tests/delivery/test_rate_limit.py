@@ -9,14 +9,15 @@ from time import monotonic
 
 import pytest
 
-from core import rate_counts, rate_limit
 from core.database import ambient
 from core.delivery import outage
 from core.delivery.tables import metadata
 from core.errors import CounterUnreachableError, DatabaseUnreachableError, NotYet, RouteError, StartError
 from core.model import Model
-from core.rate_counts import Windows
 from core.rate_limit import RateLimit
+from core.rate_limit import limit as limit_module
+from core.rate_limit import windows as windows_module
+from core.rate_limit.windows import Windows
 from core.retry import Retry
 from core.router import Router
 from core.testing import TestClient
@@ -182,7 +183,7 @@ async def test_a_counter_that_is_away_makes_messages_wait(router, monkeypatch):
                 raise answer
             return answer
 
-    monkeypatch.setattr(rate_limit, "_redis", Counter())
+    monkeypatch.setattr(limit_module, "_redis", Counter())
     seen = noting(router, RateLimit("2/minute", key="device_id"))
     async with running(router) as worker:
         await send(worker, "t/a", "t/a", "t/a")
@@ -225,13 +226,13 @@ def test_windows_count_as_a_list_of_all_times_would():
 
 
 def test_what_is_remembered_has_a_bound(monkeypatch, caplog):
-    monkeypatch.setattr(rate_counts, "MOST_KEYS", 100)
+    monkeypatch.setattr(windows_module, "MOST_KEYS", 100)
     windows = Windows(2, 3600, monotonic)
     for number in range(1000):
         assert windows.take(str(number)) == 0
     assert len(windows) == 100
     assert len(caplog.records) == 1
-    monkeypatch.setattr(rate_counts, "MOST_STAMPS", 20)
+    monkeypatch.setattr(windows_module, "MOST_STAMPS", 20)
     windows = Windows(15, 3600, monotonic)
     assert [windows.take(key) for key in "abc" for _ in range(15)] == [0] * 45
     assert windows._stamps <= 35
@@ -275,7 +276,7 @@ def test_what_else_cannot_be_is_refused(router, monkeypatch):
         router.on("device/<id>", key, middleware=[RateLimit("1/minute", key="device_id")])
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
     with pytest.raises(StartError, match=r"RATE_LIMIT_URL=redis://x:\*\*\*@host needs the package redis.*pip install"):
-        rate_limit.configure("redis://x:secret@host")
+        limit_module.configure("redis://x:secret@host")
 
 
 @pytest.mark.parametrize("text", ["100/minute", "5 per second", "1000 per 2 hours", " 7/Day "])

@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 from core.errors import MessageError, NotYet, RouteError
 from core.middleware import DROPPED, Handler, Middleware
-from core.rate_counts import MOST_STAMPS, Redis, Windows
+from core.rate_limit.windows import MOST_STAMPS, Redis, Windows
 
 if TYPE_CHECKING:
     from limits import RateLimitItem
