@@ -20,7 +20,6 @@ from core.delivery.acknowledge import Acknowledgements
 from core.delivery.claims import ClaimTable
 from core.delivery.consumer import Consumer
 from core.delivery.copies import Copies
-from core.delivery.dispatch import Dispatch
 from core.delivery.ledger import Ledger
 from core.delivery.outbox import Outbox
 from core.delivery.processed import Processed
@@ -28,6 +27,7 @@ from core.delivery.session_record import SessionRecord
 from core.delivery.units import ExactlyOnce
 from core.discovery import controllers, discover
 from core.errors import SessionTakenOverError, StartError
+from core.handling.dispatch import Dispatch
 from core.model import Model
 from core.periodic import Periodic, jobs_of
 from core.publisher import Publisher, set_current

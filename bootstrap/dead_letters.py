@@ -11,10 +11,10 @@ from rich.table import Table
 from bootstrap import storage
 from bootstrap.progress import progress
 from core.codecs import Limits
-from core.delivery.again import every, run_again
-from core.delivery.runs import Runs
 from core.discovery import discover
 from core.errors import StartError
+from core.handling.replay import every, run_again
+from core.handling.runner import Runs
 from core.model import Model
 from core.publisher import Publisher
 from core.transport.brokers.embedded import find_running

@@ -15,12 +15,12 @@ from core.delivery.acknowledge import Acknowledgements
 from core.delivery.claims import ClaimTable
 from core.delivery.consumer import Consumer
 from core.delivery.dead_letters import DeadLetterTable
-from core.delivery.dispatch import Dispatch
 from core.delivery.ledger import Ledger
 from core.delivery.outbox import Outbox
 from core.delivery.processed import Processed
 from core.delivery.units import ExactlyOnce
 from core.errors import NoRouteError, RouteMQError
+from core.handling.dispatch import Dispatch
 from core.middleware import Passed
 from core.mqtt.message import Message
 from core.mqtt.topics import check_filter, check_topic, matches
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from core.controller import Controller
     from core.delivery.dead_letters import Also, DeadLetter, DeadLetters
-    from core.delivery.delivery import Delivery
+    from core.handling.delivery import Delivery
     from core.mqtt.message import Properties
     from core.router import Router
     from core.transport.connection import Connack, Connection

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from core.database.fault import Fault, fault_of
 from core.delivery.line import Keyed, Line
-from core.delivery.outcome import MOST_AGAIN
 from core.errors import BatchError, HandlerTimeoutError
+from core.handling.outcome import MOST_AGAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-    from core.delivery.delivery import Delivery
-    from core.delivery.dispatch import Dispatch
+    from core.handling.delivery import Delivery
+    from core.handling.dispatch import Dispatch
     from core.route import Route
 
 

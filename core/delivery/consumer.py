@@ -7,19 +7,19 @@ import logging
 from typing import TYPE_CHECKING, Protocol
 
 from core.delivery.batches import Batches
-from core.delivery.delivery import Delivery
 from core.delivery.order import Lanes
 from core.delivery.units import Units
 from core.errors import MessageError, NoRouteError, one_line
+from core.handling.delivery import Delivery
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from core.delivery.acknowledge import Acknowledgements
     from core.delivery.copies import Copies
-    from core.delivery.dispatch import Dispatch
     from core.delivery.ledger import Ledger
     from core.delivery.units import ExactlyOnce
+    from core.handling.dispatch import Dispatch
     from core.mqtt.message import Message
     from core.router import Router
     from core.transport.connection import Connack

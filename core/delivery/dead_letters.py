@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Select
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from core.delivery.delivery import Delivery
+    from core.handling.delivery import Delivery
     from core.mqtt.message import Message, Properties
 
 log = logging.getLogger("routemq.delivery")

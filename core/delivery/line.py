@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-    from core.delivery.delivery import Delivery
+    from core.handling.delivery import Delivery
 
 Keyed = tuple["Hashable", "Delivery"]
 """A message with its ordering key."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable
 
-    from core.delivery.delivery import Delivery
+    from core.handling.delivery import Delivery
 
 
 class Lanes:

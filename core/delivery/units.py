@@ -13,9 +13,9 @@ from core.database.unit_of_work import UnitOfWork
 from core.delivery.dedup import Trim
 from core.delivery.line import Keyed, Line
 from core.delivery.outbox import Collected
-from core.delivery.outcome import MOST_AGAIN
-from core.delivery.replies import error_reply_to
 from core.errors import BatchError, HandlerTimeoutError, MessageError
+from core.handling.outcome import MOST_AGAIN
+from core.handling.replies import error_reply_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-    from core.delivery.delivery import Delivery
-    from core.delivery.dispatch import Dispatch
     from core.delivery.outbox import Outbox
     from core.delivery.processed import Processed
+    from core.handling.delivery import Delivery
+    from core.handling.dispatch import Dispatch
 
 MOST = 500
 """Messages in one transaction."""

@@ -3,7 +3,7 @@
 import asyncio
 
 from core.delivery.acknowledge import Acknowledgements
-from core.delivery.delivery import Delivery
+from core.handling.delivery import Delivery
 from core.mqtt.message import Message
 
 

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from core.delivery import outage
 from core.errors import BatchError, DatabaseUnreachableError, RetryLater, RouteError
+from core.handling import outage
 from core.retry import Retry
 from core.router import Router
 from tests.delivery.worker import running

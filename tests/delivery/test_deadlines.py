@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from core.delivery import deadlines as module
-from core.delivery.deadlines import Deadlines
-from core.delivery.delivery import Delivery
+from core.handling import deadlines as module
+from core.handling.deadlines import Deadlines
+from core.handling.delivery import Delivery
 from core.mqtt.message import Message
 from tests.waiting import until
 

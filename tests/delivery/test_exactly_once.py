@@ -11,10 +11,10 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from core.database import ambient
 from core.delivery import dedup as dedup_module
-from core.delivery import outage
 from core.delivery.processed import MOST_PACKETS, Processed, digest
 from core.delivery.tables import metadata
 from core.errors import BatchError, DatabaseUnreachableError, Reject, RouteError
+from core.handling import outage
 from core.model import Model
 from core.mqtt.message import Message
 from core.retry import Retry

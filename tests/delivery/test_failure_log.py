@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from core.delivery import failure_log as module
-from core.delivery.delivery import Delivery
-from core.delivery.failure_log import MOST_KINDS, FailureLog
 from core.errors import PayloadError
+from core.handling import failure_log as module
+from core.handling.delivery import Delivery
+from core.handling.failure_log import MOST_KINDS, FailureLog
 from core.mqtt.message import Message
 
 

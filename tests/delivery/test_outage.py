@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
-from core.delivery import outage as module
-from core.delivery.outage import Outage
+from core.handling import outage as module
+from core.handling.outage import Outage
 
 LOG = logging.getLogger("test.outage")
 

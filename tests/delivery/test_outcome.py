@@ -3,8 +3,8 @@
 import pytest
 
 from core.database.fault import Fault
-from core.delivery.outcome import BURY, DONE, MOST_AGAIN, SIT_OUT, RetryAfter, decide
 from core.errors import HandlerTimeoutError, PayloadError, Reject, RetryLater, RouteError
+from core.handling.outcome import BURY, DONE, MOST_AGAIN, SIT_OUT, RetryAfter, decide
 from core.retry import Retry
 
 PLAIN = Retry(attempts=3, first=1, factor=4, most=10, jitter=False)

@@ -10,9 +10,9 @@ from time import monotonic
 import pytest
 
 from core.database import ambient
-from core.delivery import outage
 from core.delivery.tables import metadata
 from core.errors import CounterUnreachableError, DatabaseUnreachableError, NotYet, RouteError, StartError
+from core.handling import outage
 from core.model import Model
 from core.rate_limit import RateLimit
 from core.rate_limit import limit as limit_module

@@ -10,11 +10,11 @@ from core.database import ambient
 from core.delivery.acknowledge import Acknowledgements
 from core.delivery.consumer import Consumer
 from core.delivery.dead_letters import DeadLetterTable
-from core.delivery.dispatch import Dispatch
 from core.delivery.ledger import Ledger
 from core.delivery.outbox import Outbox
 from core.delivery.processed import Processed
 from core.delivery.units import ExactlyOnce
+from core.handling.dispatch import Dispatch
 from core.publisher import Publisher
 from core.retry import Retry
 from core.session.session import Session

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from core.delivery.delivery import Delivery
+    from core.handling.delivery import Delivery
 
 # A handler that swallowed its cancellation is cancelled again after this many seconds.
 AGAIN = 1.0

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from core.database.fault import Fault, fault_of
 from core.delivery.dead_letters import from_json
-from core.delivery.delivery import Delivery
 from core.errors import NoRouteError, ReplayStoppedError, one_line
+from core.handling.delivery import Delivery
 from core.mqtt.message import Message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from core.delivery.dead_letters import DeadLetter, DeadLetterStore, Stored
-    from core.delivery.runs import Runs
+    from core.handling.runner import Runs
     from core.router import Router
 
 AT_ONCE = 100

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from core.codecs.limits import DEFAULT, Limits
 from core.context import build
-from core.delivery.deadlines import Deadlines
 from core.delivery.dedup import once
-from core.delivery.replies import check_response_topic, reply_to, send, wants_reply
 from core.errors import BatchError, HandlerTimeoutError, ReplyError
+from core.handling.deadlines import Deadlines
+from core.handling.replies import check_response_topic, reply_to, send, wants_reply
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from core.context import Publish
-    from core.delivery.delivery import Delivery
+    from core.handling.delivery import Delivery
     from core.middleware import Handler
     from core.route import Dedup, Route
 

@@ -11,7 +11,7 @@ from core.errors import MessageError, RouteMQError, one_line
 if TYPE_CHECKING:
     import logging
 
-    from core.delivery.delivery import Delivery
+    from core.handling.delivery import Delivery
 
 WINDOW = 10.0
 """Seconds in which one kind of failure, of one route, is told once."""

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Protocol
 from core.codecs.limits import DEFAULT, Limits
 from core.database.fault import Fault, fault_of
 from core.delivery.dead_letters import DeadLetter
-from core.delivery.failure_log import FailureLog
-from core.delivery.outage import Outage
-from core.delivery.outcome import Bury, Done, RetryAfter, decide
-from core.delivery.replies import error_reply_to, send
-from core.delivery.runs import Runs
 from core.errors import HandlerTimeoutError, NotYet
+from core.handling.failure_log import FailureLog
+from core.handling.outage import Outage
+from core.handling.outcome import Bury, Done, RetryAfter, decide
+from core.handling.replies import error_reply_to, send
+from core.handling.runner import Runs
 from core.middleware import Passed
 from core.runtime.clock import SystemClock
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from core.context import Publish
     from core.delivery.acknowledge import Acknowledgements
     from core.delivery.dead_letters import Also, DeadLetters
-    from core.delivery.delivery import Delivery
     from core.delivery.ledger import Ledger
+    from core.handling.delivery import Delivery
     from core.retry import Retry
     from core.runtime.clock import Clock
 

@@ -12,7 +12,7 @@ from core.mqtt.topics import check_topic
 
 if TYPE_CHECKING:
     from core.context import Publish
-    from core.delivery.delivery import Delivery
+    from core.handling.delivery import Delivery
     from core.mqtt.message import Properties
 
 log = logging.getLogger("routemq.delivery")

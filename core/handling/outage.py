@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from core.errors import BrokerUnreachableError, CounterUnreachableError, one_line
 
 if TYPE_CHECKING:
-    from core.delivery.delivery import Delivery
+    from core.handling.delivery import Delivery
 
 FIRST = 0.1
 FACTOR = 2.0

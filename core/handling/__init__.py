@@ -1,0 +1,1 @@
+"""One message: its handler runs, its outcome is decided and carried out."""
