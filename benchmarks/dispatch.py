@@ -17,10 +17,10 @@ from core.context import Context
 from core.controller import Controller
 from core.delivery.acknowledge import Acknowledgements
 from core.delivery.consumer import Consumer
-from core.delivery.dead_letters import DeadLetter
 from core.delivery.ledger import Ledger
 from core.handling.dispatch import Dispatch
 from core.publisher import Publisher
+from core.records.dead_letters import DeadLetter
 from core.retry import Retry
 from core.router import Router
 from core.session.session import Session

@@ -17,13 +17,9 @@ from core import __version__, rate_limit
 from core.codecs import Limits
 from core.database import ambient
 from core.delivery.acknowledge import Acknowledgements
-from core.delivery.claims import ClaimTable
 from core.delivery.consumer import Consumer
 from core.delivery.copies import Copies
 from core.delivery.ledger import Ledger
-from core.delivery.outbox import Outbox
-from core.delivery.processed import Processed
-from core.delivery.session_record import SessionRecord
 from core.delivery.units import ExactlyOnce
 from core.discovery import controllers, discover
 from core.errors import SessionTakenOverError, StartError
@@ -31,6 +27,10 @@ from core.handling.dispatch import Dispatch
 from core.model import Model
 from core.periodic import Periodic, jobs_of
 from core.publisher import Publisher, set_current
+from core.records.claims import ClaimTable
+from core.records.outbox import Outbox
+from core.records.packets import Processed
+from core.records.session_hold import SessionRecord
 from core.retry import Retry
 from core.runtime.clock import SystemClock
 from core.session.presence import Presence

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from bootstrap import storage
 from core.database import ambient, migrate
 from core.database.compare import differences
-from core.database.history import OWN
 from core.database.revision import make_revision
 from core.errors import MigrationError
 from core.model import Base, Model
+from core.records.tables import OWN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from config.settings import Settings
-    from core.delivery.dead_letters import DeadLetterStore, Stored
     from core.mqtt.message import Properties
+    from core.records.dead_letters import DeadLetterStore, Stored
 
 MOST_TOLD = 20
 

@@ -15,10 +15,10 @@ from bootstrap import storage
 from config.settings import given, shown, unknown
 from core import rate_limit
 from core.database import ambient, migrate
-from core.delivery.tables import sessions
 from core.discovery import discover
 from core.errors import BrokerUnreachableError, RouteMQError, one_line
 from core.model import Base, Model
+from core.records.tables import sessions
 from core.transport.brokers.embedded import EmbeddedBroker, find_running
 from core.transport.connect import connector
 from core.transport.connection import Deaf

@@ -13,21 +13,22 @@ from sqlalchemy import MetaData
 
 from core.database import ambient, migrate
 from core.database.fault import Fault, fault_of
-from core.database.history import OWN, application_history
-from core.delivery.dead_letter_file import DeadLetterFile
-from core.delivery.dead_letters import DeadLetterTable
-from core.delivery.session_record import SessionFile, SessionTable
+from core.database.history import application_history
 from core.discovery import import_models, project_folder
 from core.errors import MigrationError, StartError, one_line
 from core.model import Base, Model
+from core.records.dead_letter_file import DeadLetterFile
+from core.records.dead_letters import DeadLetterTable
+from core.records.session_hold import SessionFile, SessionTable
+from core.records.tables import OWN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from config.settings import Settings
     from core.database.history import History
-    from core.delivery.dead_letters import DeadLetterStore
-    from core.delivery.session_record import SessionStore
+    from core.records.dead_letters import DeadLetterStore
+    from core.records.session_hold import SessionStore
 
 T = TypeVar("T")
 

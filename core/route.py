@@ -63,7 +63,7 @@ class RouteOptions:
     "at_most_once" (acknowledged on receipt, for data that may be lost). ``order_by``: the ordering key, a
     parameter's name or a callable that takes the Message; None for no order; by default the topic. ``retry`` and
     ``timeout`` (seconds): None for the application's settings. ``batch``: the handler gets a list of contexts, at
-    most this many. ``dedup``: an application key, see ``core.delivery.dedup``. ``schema``: a type that pydantic's
+    most this many. ``dedup``: an application key, see ``core.records.dedup``. ``schema``: a type that pydantic's
     TypeAdapter takes; the payload is an object of it. ``reply``: a topic pattern with parameters of the route's, to which
     what the handler returns is sent, unless the message names a response topic; ``reply_errors``: whether a message that
     could not be handled is answered too. ``name``: in logs and dead letters, by default the pattern.

@@ -12,12 +12,8 @@ from core import rate_limit
 from core.codecs import encode_any
 from core.database import ambient
 from core.delivery.acknowledge import Acknowledgements
-from core.delivery.claims import ClaimTable
 from core.delivery.consumer import Consumer
-from core.delivery.dead_letters import DeadLetterTable
 from core.delivery.ledger import Ledger
-from core.delivery.outbox import Outbox
-from core.delivery.processed import Processed
 from core.delivery.units import ExactlyOnce
 from core.errors import NoRouteError, RouteMQError
 from core.handling.dispatch import Dispatch
@@ -26,6 +22,10 @@ from core.mqtt.message import Message
 from core.mqtt.topics import check_filter, check_topic, matches
 from core.periodic import Periodic, jobs_of
 from core.publisher import Publisher, set_current
+from core.records.claims import ClaimTable
+from core.records.dead_letters import DeadLetterTable
+from core.records.outbox import Outbox
+from core.records.packets import Processed
 from core.retry import Retry
 from core.runtime.clock import ManualClock
 from core.transport.brokers.memory import MemoryBroker
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from typing import Self
 
     from core.controller import Controller
-    from core.delivery.dead_letters import Also, DeadLetter, DeadLetters
     from core.handling.delivery import Delivery
     from core.mqtt.message import Properties
+    from core.records.dead_letters import Also, DeadLetter, DeadLetters
     from core.router import Router
     from core.transport.connection import Connack, Connection
 

@@ -121,10 +121,6 @@ async def in_turn(connection: AsyncConnection, run: Callable[..., T], *given: An
         return await connection.run_sync(run, *given)
 
 
-OWN = History("routemq", _FOLDER / "versions", "routemq_version")
-"""The framework's, for the tables of core/delivery/tables.py."""
-
-
 def application_history(project: Path) -> History:
     """Give the history of the application in the folder ``project``."""
     return History("application", project / "migrations" / "versions", "alembic_version")

@@ -10,12 +10,12 @@ from sqlalchemy.exc import InvalidRequestError
 from core.database import ambient
 from core.database.fault import Fault, fault_of
 from core.database.unit_of_work import UnitOfWork
-from core.delivery.dedup import Trim
 from core.delivery.line import Keyed, Line
-from core.delivery.outbox import Collected
 from core.errors import BatchError, HandlerTimeoutError, MessageError
 from core.handling.outcome import MOST_AGAIN
 from core.handling.replies import error_reply_to
+from core.records.dedup import Trim
+from core.records.outbox import Collected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-    from core.delivery.outbox import Outbox
-    from core.delivery.processed import Processed
     from core.handling.delivery import Delivery
     from core.handling.dispatch import Dispatch
+    from core.records.outbox import Outbox
+    from core.records.packets import Processed
 
 MOST = 500
 """Messages in one transaction."""

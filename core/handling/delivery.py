@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from core.context import new_message_id
 
 if TYPE_CHECKING:
-    from core.delivery.processed import Record
     from core.errors import MessageError
     from core.mqtt.message import Message
+    from core.records.packets import Record
     from core.route import Route
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from core.codecs.limits import DEFAULT, Limits
 from core.database.fault import Fault, fault_of
-from core.delivery.dead_letters import DeadLetter
 from core.errors import HandlerTimeoutError, NotYet
 from core.handling.failure_log import FailureLog
 from core.handling.outage import Outage
@@ -17,6 +16,7 @@ from core.handling.outcome import Bury, Done, RetryAfter, decide
 from core.handling.replies import error_reply_to, send
 from core.handling.runner import Runs
 from core.middleware import Passed
+from core.records.dead_letters import DeadLetter
 from core.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from core.context import Publish
     from core.delivery.acknowledge import Acknowledgements
-    from core.delivery.dead_letters import Also, DeadLetters
     from core.delivery.ledger import Ledger
     from core.handling.delivery import Delivery
+    from core.records.dead_letters import Also, DeadLetters
     from core.retry import Retry
     from core.runtime.clock import Clock
 

@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from core.database.fault import Fault, fault_of
-from core.delivery.dead_letters import from_json
 from core.errors import NoRouteError, ReplayStoppedError, one_line
 from core.handling.delivery import Delivery
 from core.mqtt.message import Message
+from core.records.dead_letters import from_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from core.delivery.dead_letters import DeadLetter, DeadLetterStore, Stored
     from core.handling.runner import Runs
+    from core.records.dead_letters import DeadLetter, DeadLetterStore, Stored
     from core.router import Router
 
 AT_ONCE = 100

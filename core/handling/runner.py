@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from core.codecs.limits import DEFAULT, Limits
 from core.context import build
-from core.delivery.dedup import once
 from core.errors import BatchError, HandlerTimeoutError, ReplyError
 from core.handling.deadlines import Deadlines
 from core.handling.replies import check_response_topic, reply_to, send, wants_reply
+from core.records.dedup import once
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

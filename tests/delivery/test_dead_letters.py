@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 import pytest
 
 from core.database import ambient
-from core.delivery.dead_letter_file import DeadLetterFile
-from core.delivery.dead_letters import DeadLetter, DeadLetterTable, from_json, json_ready
-from core.delivery.tables import metadata
 from core.handling.replay import every
 from core.model import Model
+from core.records.dead_letter_file import DeadLetterFile
+from core.records.dead_letters import DeadLetter, DeadLetterTable, from_json, json_ready
+from core.records.tables import metadata
 from tests.database.conftest import url_of
 
 LETTER = DeadLetter(

@@ -12,9 +12,9 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from core.delivery import consumer
-from core.delivery.dead_letter_file import DeadLetterFile
 from core.errors import DatabaseUnreachableError, Reject, RetryLater
 from core.handling import outage
+from core.records.dead_letter_file import DeadLetterFile
 from core.retry import Retry
 from core.router import Router
 from tests.delivery.worker import running

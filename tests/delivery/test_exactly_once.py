@@ -10,13 +10,13 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from core.database import ambient
-from core.delivery import dedup as dedup_module
-from core.delivery.processed import MOST_PACKETS, Processed, digest
-from core.delivery.tables import metadata
 from core.errors import BatchError, DatabaseUnreachableError, Reject, RouteError
 from core.handling import outage
 from core.model import Model
 from core.mqtt.message import Message
+from core.records import dedup as dedup_module
+from core.records.packets import MOST_PACKETS, Processed, digest
+from core.records.tables import metadata
 from core.retry import Retry
 from core.router import Router
 from tests.database.conftest import url_of

@@ -10,7 +10,6 @@ from time import monotonic
 import pytest
 
 from core.database import ambient
-from core.delivery.tables import metadata
 from core.errors import CounterUnreachableError, DatabaseUnreachableError, NotYet, RouteError, StartError
 from core.handling import outage
 from core.model import Model
@@ -18,6 +17,7 @@ from core.rate_limit import RateLimit
 from core.rate_limit import limit as limit_module
 from core.rate_limit import windows as windows_module
 from core.rate_limit.windows import Windows
+from core.records.tables import metadata
 from core.retry import Retry
 from core.router import Router
 from core.testing import TestClient

@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from core.database import ambient
-from core.delivery.session_record import SessionFile, SessionRecord, SessionTable
-from core.delivery.tables import metadata
 from core.errors import SessionTakenOverError
 from core.model import Model
+from core.records.session_hold import SessionFile, SessionRecord, SessionTable
+from core.records.tables import metadata
 from core.session.session import Session
 from core.transport.brokers.memory import MemoryBroker
 from core.transport.connection import Subscription

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from core.database import ambient
 from core.delivery.acknowledge import Acknowledgements
 from core.delivery.consumer import Consumer
-from core.delivery.dead_letters import DeadLetterTable
 from core.delivery.ledger import Ledger
-from core.delivery.outbox import Outbox
-from core.delivery.processed import Processed
 from core.delivery.units import ExactlyOnce
 from core.handling.dispatch import Dispatch
 from core.publisher import Publisher
+from core.records.dead_letters import DeadLetterTable
+from core.records.outbox import Outbox
+from core.records.packets import Processed
 from core.retry import Retry
 from core.session.session import Session
 from core.transport.brokers.memory import MemoryBroker
@@ -24,7 +24,7 @@ from tests.waiting import until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from core.delivery.dead_letters import DeadLetter
+    from core.records.dead_letters import DeadLetter
     from core.router import Router
 
 

@@ -1,4 +1,4 @@
-"""The framework's own history: it makes the tables of core/delivery/tables.py, and takes over those that are there."""
+"""The framework's own history: it makes the tables of core/records/tables.py, and takes over those that are there."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from sqlalchemy import MetaData, inspect, text
 
 from core.database import migrate
 from core.database.engine import Database
-from core.database.history import OWN
-from core.delivery.tables import metadata, sessions
+from core.records.tables import OWN, metadata, sessions
 
 
 async def difference(database: Database) -> list:

@@ -10,7 +10,6 @@ from sqlalchemy.orm import registry
 
 from core.controller import Controller
 from core.database import ambient
-from core.delivery.tables import metadata
 from core.errors import (
     MessageError,
     NoRouteError,
@@ -24,6 +23,7 @@ from core.errors import (
 from core.model import Base, Model
 from core.periodic import every
 from core.publisher import publish
+from core.records.tables import metadata
 from core.request import request
 from core.retry import Retry
 from core.router import Router

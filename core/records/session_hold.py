@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import delete, insert, select
 
-from core.delivery.tables import sessions
+from core.records.tables import sessions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from core.delivery.tables import processed
+from core.records.tables import processed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

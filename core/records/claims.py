@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import insert, update
 from sqlalchemy.exc import IntegrityError
 
-from core.delivery.tables import periodic
+from core.records.tables import periodic
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from sqlalchemy import delete, func, insert, select
 
 from core.codecs.limits import DEFAULT, Limits
-from core.delivery.tables import dead_letters
 from core.errors import NoRouteError, SchemaError, one_line
+from core.records.tables import dead_letters
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -12,8 +12,8 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from core.delivery.dead_letters import Also, DeadLetter, Stored, json_ready
 from core.errors import StartError
+from core.records.dead_letters import Also, DeadLetter, Stored, json_ready
 
 try:
     import fcntl

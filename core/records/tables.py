@@ -1,9 +1,11 @@
 """The framework's own tables, apart from the user's: SQLAlchemy Core, with a MetaData of their own.
 
-A change here needs a revision in ``core/database/migrations/versions``.
+A change here needs a revision in ``core/records/versions``.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from sqlalchemy import (
     JSON,
@@ -21,7 +23,12 @@ from sqlalchemy import (
     Text,
 )
 
+from core.database.history import History
+
 metadata = MetaData()
+
+OWN = History("routemq", Path(__file__).parent / "versions", "routemq_version")
+"""The history of migrations of the tables below."""
 
 dead_letters = Table(
     "routemq_dead_letters",

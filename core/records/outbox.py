@@ -12,10 +12,10 @@ from sqlalchemy import delete, insert, select
 
 from core.codecs import encode_any
 from core.database.fault import Fault, fault_of
-from core.delivery.dead_letters import from_json, json_ready
-from core.delivery.tables import outbox
 from core.errors import one_line
 from core.mqtt.topics import check_topic
+from core.records.dead_letters import from_json, json_ready
+from core.records.tables import outbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,9 +11,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from core.database import ambient
 from core.database.gather import Kind
-from core.delivery.tables import dedup
 from core.errors import MessageError
 from core.middleware import DUPLICATE
+from core.records.tables import dedup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
