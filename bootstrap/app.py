@@ -20,7 +20,7 @@ from core.delivery.acknowledge import Acknowledgements
 from core.delivery.consumer import Consumer
 from core.delivery.copies import Copies
 from core.delivery.ledger import Ledger
-from core.delivery.units import ExactlyOnce
+from core.delivery.transactions import ExactlyOnce
 from core.discovery import controllers, discover
 from core.errors import SessionTakenOverError, StartError
 from core.handling.dispatch import Dispatch

@@ -14,7 +14,7 @@ from core.database import ambient
 from core.delivery.acknowledge import Acknowledgements
 from core.delivery.consumer import Consumer
 from core.delivery.ledger import Ledger
-from core.delivery.units import ExactlyOnce
+from core.delivery.transactions import ExactlyOnce
 from core.errors import NoRouteError, RouteMQError
 from core.handling.dispatch import Dispatch
 from core.middleware import Passed

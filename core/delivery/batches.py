@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from core.database.fault import Fault, fault_of
-from core.delivery.line import Keyed, Line
+from core.delivery.shared_runs import Keyed, Line
 from core.errors import BatchError, HandlerTimeoutError
 from core.handling.outcome import MOST_AGAIN
 

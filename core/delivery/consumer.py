@@ -7,8 +7,8 @@ import logging
 from typing import TYPE_CHECKING, Protocol
 
 from core.delivery.batches import Batches
-from core.delivery.order import Lanes
-from core.delivery.units import Units
+from core.delivery.lanes import Lanes
+from core.delivery.transactions import Units
 from core.errors import MessageError, NoRouteError, one_line
 from core.handling.delivery import Delivery
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from core.delivery.acknowledge import Acknowledgements
     from core.delivery.copies import Copies
     from core.delivery.ledger import Ledger
-    from core.delivery.units import ExactlyOnce
+    from core.delivery.transactions import ExactlyOnce
     from core.handling.dispatch import Dispatch
     from core.mqtt.message import Message
     from core.router import Router

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from core.delivery.order import Lanes
+from core.delivery.lanes import Lanes
 
 
 async def test_messages_with_one_key_run_one_after_the_other_and_others_beside_them():

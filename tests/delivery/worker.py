@@ -10,7 +10,7 @@ from core.database import ambient
 from core.delivery.acknowledge import Acknowledgements
 from core.delivery.consumer import Consumer
 from core.delivery.ledger import Ledger
-from core.delivery.units import ExactlyOnce
+from core.delivery.transactions import ExactlyOnce
 from core.handling.dispatch import Dispatch
 from core.publisher import Publisher
 from core.records.dead_letters import DeadLetterTable

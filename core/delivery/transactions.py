@@ -10,7 +10,7 @@ from sqlalchemy.exc import InvalidRequestError
 from core.database import ambient
 from core.database.fault import Fault, fault_of
 from core.database.unit_of_work import UnitOfWork
-from core.delivery.line import Keyed, Line
+from core.delivery.shared_runs import Keyed, Line
 from core.errors import BatchError, HandlerTimeoutError, MessageError
 from core.handling.outcome import MOST_AGAIN
 from core.handling.replies import error_reply_to
