@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bootstrap import storage
-from core.database import ambient, migrate
-from core.database.compare import differences
-from core.database.revision import make_revision
+from core.database import ambient
+from core.database.migrations import migrate
+from core.database.migrations.compare import differences
+from core.database.migrations.revision import make_revision
 from core.errors import MigrationError
 from core.model import Base, Model
 from core.records.tables import OWN

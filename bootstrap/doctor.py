@@ -14,7 +14,8 @@ from sqlalchemy import insert, text
 from bootstrap import storage
 from config.settings import given, shown, unknown
 from core import rate_limit
-from core.database import ambient, migrate
+from core.database import ambient
+from core.database.migrations import migrate
 from core.discovery import discover
 from core.errors import BrokerUnreachableError, RouteMQError, one_line
 from core.model import Base, Model

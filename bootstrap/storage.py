@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import MetaData
 
-from core.database import ambient, migrate
+from core.database import ambient
 from core.database.fault import Fault, fault_of
-from core.database.history import application_history
+from core.database.migrations import migrate
+from core.database.migrations.history import application_history
 from core.discovery import import_models, project_folder
 from core.errors import MigrationError, StartError, one_line
 from core.model import Base, Model
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from config.settings import Settings
-    from core.database.history import History
+    from core.database.migrations.history import History
     from core.records.dead_letters import DeadLetterStore
     from core.records.session_hold import SessionStore
 

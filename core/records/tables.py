@@ -23,7 +23,7 @@ from sqlalchemy import (
     Text,
 )
 
-from core.database.history import History
+from core.database.migrations.history import History
 
 metadata = MetaData()
 

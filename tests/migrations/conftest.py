@@ -7,7 +7,7 @@ from textwrap import dedent
 import pytest
 
 from core.database.engine import Database
-from core.database.history import History, application_history
+from core.database.migrations.history import History, application_history
 from tests.application.conftest import project  # noqa: F401 - a fixture
 from tests.postgres import postgres
 

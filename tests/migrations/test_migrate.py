@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, text
 
-from core.database import migrate
 from core.database.engine import Database
+from core.database.migrations import migrate
 from core.errors import MigrationError
 from tests.migrations.conftest import write
 

@@ -9,9 +9,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import MetaData, inspect, text
 
-from core.database import migrate
 from core.database.engine import Database
-from core.records.tables import OWN, metadata, sessions
+from core.database.migrations import migrate
+from core.records.tables import metadata, sessions
 
 
 async def difference(database: Database) -> list:

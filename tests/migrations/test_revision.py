@@ -29,10 +29,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from core.database import migrate
-from core.database.compare import differences
 from core.database.engine import Database
-from core.database.revision import make_revision
+from core.database.migrations import migrate
+from core.database.migrations.compare import differences
+from core.database.migrations.revision import make_revision
 from core.errors import MigrationError
 from core.model import Base
 from tests.migrations.conftest import write

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from alembic import command
 from alembic.script import Script
 
-from core.database.compare import options
-from core.database.history import in_turn
-from core.database.migrate import at_head
+from core.database.migrations.compare import options
+from core.database.migrations.history import in_turn
+from core.database.migrations.migrate import at_head
 from core.errors import MigrationError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
     from core.database.engine import Database
-    from core.database.history import History
+    from core.database.migrations.history import History
 
 
 async def make_revision(database: Database, history: History, metadata: MetaData, message: str, *, empty: bool) -> Path:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
-_FOLDER = Path(__file__).parent / "migrations"
+_FOLDER = Path(__file__).parent / "alembic"
 _LONGEST_ID = 32
 """Alembic's table has room for no more."""
 

@@ -10,10 +10,10 @@ from alembic import command
 from alembic.migration import MigrationContext
 from sqlalchemy import MetaData, inspect, text
 
-from core.database.compare import differences
 from core.database.engine import Database, enforce_foreign_keys
-from core.database.history import in_turn
-from core.database.scratch import scratch
+from core.database.migrations.compare import differences
+from core.database.migrations.history import in_turn
+from core.database.migrations.scratch import scratch
 from core.errors import MigrationError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from core.database.history import History
+    from core.database.migrations.history import History
 
 log = logging.getLogger("routemq.database")
 
