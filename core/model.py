@@ -15,11 +15,11 @@ from sqlalchemy.orm.decl_api import DeclarativeAttributeIntercept
 from core.database import ambient
 from core.database.checked import check_names, hashable, identity_of, instance_of, new_instance
 from core.database.engine import Database
-from core.database.gather import MOST_ROWS
-from core.database.insertion import alike, insert_only, is_plain, kind_of_insert
-from core.database.kinds import delete_of, find_of, insert_of, update_of, upsert_of
-from core.database.mapper import key_names, mapper_of
+from core.database.mapping import key_names, mapper_of
 from core.database.row import to_dict
+from core.database.statements.find import delete_of, find_of, insert_of, update_of, upsert_of
+from core.database.statements.gather import MOST_ROWS
+from core.database.statements.insertion import alike, insert_only, is_plain, kind_of_insert
 from core.errors import ModelError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Select
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-    from core.database.gather import Kind
+    from core.database.statements.gather import Kind
 
 __all__ = ["Base", "Model", "Page"]
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from core.database.engine import Database
-    from core.database.gather import Gather
+    from core.database.statements.gather import Gather
     from core.database.unit_of_work import SavepointSession, UnitOfWork
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from core.database.mapper import mapper_of
+from core.database.mapping import mapper_of
 from core.errors import ModelError
 
 if TYPE_CHECKING:

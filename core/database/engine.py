@@ -11,7 +11,7 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 
-from core.database.gather import Gather
+from core.database.statements.gather import Gather
 from core.database.url import check_url
 from core.errors import DatabaseUnreachableError, one_line
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from core.database.gather import Gather
+from core.database.statements.gather import Gather
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -10,7 +10,7 @@ from sqlalchemy import delete
 from sqlalchemy.dialects import postgresql, sqlite
 
 from core.database import ambient
-from core.database.gather import Kind
+from core.database.statements.gather import Kind
 from core.errors import MessageError
 from core.middleware import DUPLICATE
 from core.records.tables import dedup

@@ -31,8 +31,8 @@ from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.orm import column_property, deferred, registry
 
 from core.database import ambient
-from core.database.array_insert import array_insert
-from core.database.default import maker_of_default
+from core.database.statements.array_insert import array_insert
+from core.database.statements.defaults import maker_of_default
 from core.model import Model
 from tests.postgres import postgres
 

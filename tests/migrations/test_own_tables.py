@@ -11,7 +11,7 @@ from sqlalchemy import MetaData, inspect, text
 
 from core.database.engine import Database
 from core.database.migrations import migrate
-from core.records.tables import metadata, sessions
+from core.records.tables import OWN, metadata, sessions
 
 
 async def difference(database: Database) -> list:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.dialects import postgresql, sqlite
 
-from core.database.mapper import key_names
+from core.database.mapping import key_names
 from core.errors import ModelError
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from uuid import UUID
 from sqlalchemy import ARRAY, String, Text, bindparam, column, func, insert, select, types
 from sqlalchemy.exc import InvalidRequestError
 
-from core.database.default import maker_of_default
-from core.database.mapper import key_names, mapper_of
+from core.database.mapping import key_names, mapper_of
+from core.database.statements.defaults import maker_of_default
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

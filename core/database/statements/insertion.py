@@ -11,10 +11,10 @@ from uuid import UUID
 
 from sqlalchemy import ClauseElement, insert
 
-from core.database.copy import copy_rows
-from core.database.gather import MOST_ROWS
-from core.database.kinds import MOST_KEY_SETS, Insert, insert_of
-from core.database.mapper import mapper_of
+from core.database.mapping import mapper_of
+from core.database.statements.copy import copy_rows
+from core.database.statements.find import MOST_KEY_SETS, Insert, insert_of
+from core.database.statements.gather import MOST_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

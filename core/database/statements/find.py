@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import Integer, insert, inspect, select, tuple_
 
-from core.database.array_insert import ArrayInsert, array_insert
-from core.database.gather import Kind
-from core.database.mapper import key_names
-from core.database.upsert import upsert_statement
+from core.database.mapping import key_names
+from core.database.statements.array_insert import ArrayInsert, array_insert
+from core.database.statements.gather import Kind
+from core.database.statements.upsert import upsert_statement
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence

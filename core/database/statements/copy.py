@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import IntegrityError
 
-from core.database.default import maker_of_default
+from core.database.statements.defaults import maker_of_default
 from core.errors import DatabaseUnreachableError, one_line
 
 if TYPE_CHECKING:
