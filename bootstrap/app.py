@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bootstrap import storage
+from bootstrap.discovery import controllers, discover
 from bootstrap.status import StatusLine, start_block
 from core import __version__, rate_limit
 from core.codecs import Limits
@@ -21,7 +22,6 @@ from core.delivery.consumer import Consumer
 from core.delivery.copies import Copies
 from core.delivery.ledger import Ledger
 from core.delivery.transactions import ExactlyOnce
-from core.discovery import controllers, discover
 from core.errors import SessionTakenOverError, StartError
 from core.handling.dispatch import Dispatch
 from core.model import Model

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from bootstrap.scaffold import Kind
+from bootstrap.commands.make import Kind
 from config.settings import Settings, load, unknown
 from core import __version__
 from core.errors import RouteMQError, StartError
@@ -64,7 +64,7 @@ def run() -> None:
 @app.command()
 def config() -> None:
     """Show the settings in force, and where each comes from."""
-    from bootstrap.show import settings_table  # noqa: PLC0415
+    from bootstrap.commands.show import settings_table  # noqa: PLC0415
 
     settings_table(settings(), out)
 
@@ -72,8 +72,8 @@ def config() -> None:
 @app.command()
 def routes() -> None:
     """Show the routes, and the topic filters they subscribe to."""
-    from bootstrap.show import routes_table  # noqa: PLC0415
-    from core.discovery import discover  # noqa: PLC0415
+    from bootstrap.commands.show import routes_table  # noqa: PLC0415
+    from bootstrap.discovery import discover  # noqa: PLC0415
 
     routes_table(discover(), out)
 
@@ -88,7 +88,7 @@ def asyncapi(
     """Write the AsyncAPI 3.0 document of the routes."""
     if as_yaml + as_json + as_html > 1:
         raise typer.BadParameter("give one of --yaml, --json and --html")
-    from bootstrap.asyncapi import write  # noqa: PLC0415
+    from bootstrap.commands.asyncapi import write  # noqa: PLC0415
 
     write(settings(), "json" if as_json else "html" if as_html else "yaml", output)
 
@@ -101,7 +101,7 @@ def publish(
     retain: Annotated[bool, typer.Option("--retain", help="Have the broker keep it for later subscribers.")] = False,  # noqa: FBT002
 ) -> None:
     """Publish one message."""
-    from bootstrap.load import publish_one  # noqa: PLC0415
+    from bootstrap.commands.publish import publish_one  # noqa: PLC0415
 
     body = sys.stdin.buffer.read() if payload == "-" else payload.encode()
     _run(publish_one(settings(), topic, body, qos=qos, retain=retain))
@@ -115,7 +115,7 @@ def simulate(
     qos: Qos = 1,
 ) -> None:
     """Publish believable readings of many devices on devices/<device_id>/data."""
-    from bootstrap.simulate import simulate as simulated  # noqa: PLC0415
+    from bootstrap.commands.simulate import simulate as simulated  # noqa: PLC0415
 
     _run(simulated(settings(), out, devices=devices, rate=rate, duration=duration, qos=qos))
 
@@ -128,7 +128,7 @@ def replay(
     qos: Qos = 1,
 ) -> None:
     """Publish each line of a file of JSON objects, as it stands, to the topic made of its fields."""
-    from bootstrap.replay import replay as replayed  # noqa: PLC0415
+    from bootstrap.commands.replay import replay as replayed  # noqa: PLC0415
 
     _run(replayed(settings(), out, file, topic, rate=rate, qos=qos))
 
@@ -136,7 +136,7 @@ def replay(
 @app.command()
 def doctor() -> None:
     """Look whether everything is there that run needs."""
-    from bootstrap.doctor import doctor as examine  # noqa: PLC0415
+    from bootstrap.commands.doctor import doctor as examine  # noqa: PLC0415
 
     _run(examine(load(), out))
 
@@ -144,7 +144,7 @@ def doctor() -> None:
 @app.command()
 def shell() -> None:
     """Open a Python prompt with the application loaded; or run what standard input has."""
-    from bootstrap.shell import shell as opened  # noqa: PLC0415
+    from bootstrap.commands.shell import shell as opened  # noqa: PLC0415
 
     raise typer.Exit(opened(settings(), lambda line: out.print(line, markup=False, soft_wrap=True)))
 
@@ -155,7 +155,7 @@ def make(
     name: Annotated[str, typer.Argument(help="Its name, such as MeterReading or meter_reading.")],
 ) -> None:
     """Write a small working file to begin with, and say what to do next."""
-    from bootstrap.scaffold import make as made  # noqa: PLC0415
+    from bootstrap.commands.make import make as made  # noqa: PLC0415
 
     made(kind, name, lambda line: out.print(line, markup=False, soft_wrap=True))
 
@@ -176,7 +176,7 @@ def list_dead_letters(
     limit: Annotated[int, typer.Option(min=1, help="How many, the latest.")] = 50,
 ) -> None:
     """Show the latest dead letters."""
-    from bootstrap.dead_letters import list_them  # noqa: PLC0415
+    from bootstrap.commands.dead_letters import list_them  # noqa: PLC0415
 
     _run(list_them(settings(), out, route=route, most=limit))
 
@@ -184,7 +184,7 @@ def list_dead_letters(
 @dead_letters.command()
 def show(number: Annotated[int, typer.Argument(metavar="ID")]) -> None:
     """Show one with everything that is known of it."""
-    from bootstrap.dead_letters import show as shown  # noqa: PLC0415
+    from bootstrap.commands.dead_letters import show as shown  # noqa: PLC0415
 
     _run(shown(settings(), out, number))
 
@@ -192,7 +192,7 @@ def show(number: Annotated[int, typer.Argument(metavar="ID")]) -> None:
 @dead_letters.command("replay")
 def replay_dead_letters(ids: Ids = None, route: OfRoute = None, all_: All = False) -> None:  # noqa: FBT002
     """Run them through the application, in this process; one whose handler succeeds is removed."""
-    from bootstrap.dead_letters import replay as replayed  # noqa: PLC0415
+    from bootstrap.commands.dead_letters import replay as replayed  # noqa: PLC0415
 
     _run(replayed(settings(), out, ids or [], route=route, all_=all_))
 
@@ -200,7 +200,7 @@ def replay_dead_letters(ids: Ids = None, route: OfRoute = None, all_: All = Fals
 @dead_letters.command()
 def drop(ids: Ids = None, route: OfRoute = None, all_: All = False) -> None:  # noqa: FBT002
     """Remove them for good."""
-    from bootstrap.dead_letters import drop as dropped  # noqa: PLC0415
+    from bootstrap.commands.dead_letters import drop as dropped  # noqa: PLC0415
 
     _run(dropped(settings(), out, ids or [], route=route, all_=all_))
 
@@ -212,7 +212,7 @@ app.add_typer(db, name="db")
 @db.command()
 def upgrade(to: Annotated[str, typer.Argument(metavar="REVISION", help="The one to stop at.")] = "head") -> None:
     """Run the migrations that the database lacks."""
-    from bootstrap import db as commands  # noqa: PLC0415
+    from bootstrap.commands import db as commands  # noqa: PLC0415
 
     _run(commands.upgrade(settings(), out, to))
 
@@ -223,7 +223,7 @@ def downgrade(
     to: Annotated[str, typer.Argument(metavar="REVISION", help="The one to be at then; -1: the one before; base: none.")],
 ) -> None:
     """Take migrations back."""
-    from bootstrap import db as commands  # noqa: PLC0415
+    from bootstrap.commands import db as commands  # noqa: PLC0415
 
     _run(commands.downgrade(settings(), out, to))
 
@@ -234,7 +234,7 @@ def revision(
     empty: Annotated[bool, typer.Option("--empty", help="To be filled in by hand.")] = False,  # noqa: FBT002
 ) -> None:
     """Write a migration of what has changed in app/models."""
-    from bootstrap import db as commands  # noqa: PLC0415
+    from bootstrap.commands import db as commands  # noqa: PLC0415
 
     _run(commands.revision(settings(), out, message, empty=empty))
 
@@ -242,7 +242,7 @@ def revision(
 @db.command()
 def current() -> None:
     """Show which migrations the database is at."""
-    from bootstrap import db as commands  # noqa: PLC0415
+    from bootstrap.commands import db as commands  # noqa: PLC0415
 
     _run(commands.current(settings(), out))
 
@@ -250,7 +250,7 @@ def current() -> None:
 @db.command()
 def history() -> None:
     """Show all migrations, the first one first."""
-    from bootstrap import db as commands  # noqa: PLC0415
+    from bootstrap.commands import db as commands  # noqa: PLC0415
 
     _run(commands.history(settings(), out))
 
@@ -258,7 +258,7 @@ def history() -> None:
 @db.command()
 def check() -> None:
     """Look whether a model has changed without a migration."""
-    from bootstrap import db as commands  # noqa: PLC0415
+    from bootstrap.commands import db as commands  # noqa: PLC0415
 
     _run(commands.check(settings(), out))
 

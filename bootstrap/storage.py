@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import MetaData
 
+from bootstrap.discovery import import_models, project_folder
 from core.database import ambient
 from core.database.fault import Fault, fault_of
 from core.database.migrations import migrate
 from core.database.migrations.history import application_history
-from core.discovery import import_models, project_folder
 from core.errors import MigrationError, StartError, one_line
 from core.model import Base, Model
 from core.records.dead_letter_file import DeadLetterFile

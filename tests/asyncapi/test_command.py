@@ -7,7 +7,7 @@ import json
 import pytest
 import yaml
 
-from bootstrap.asyncapi import about, render
+from bootstrap.commands.asyncapi import about, render
 from core.errors import StartError
 from tests.application.conftest import project  # noqa: F401 - a fixture
 

@@ -9,11 +9,11 @@ from urllib.parse import urldefrag
 import pytest
 from jsonschema import Draft7Validator
 
-from bootstrap.asyncapi import server
+from bootstrap.commands.asyncapi import server
+from bootstrap.discovery import discover
 from config.settings import Settings
 from core.asyncapi.document import About, describe
 from core.asyncapi.server import Server
-from core.discovery import discover
 from core.router import Router
 from tests.asyncapi.rich import Reading, Status, build, nothing, total
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from bootstrap.replay import TopicMaker
-from bootstrap.simulate import readings
+from bootstrap.commands.replay import TopicMaker
+from bootstrap.commands.simulate import readings
 from core import __version__
 from core.errors import TopicError
 from tests.application.conftest import project  # noqa: F401 - a fixture

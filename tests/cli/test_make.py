@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from bootstrap.scaffold import Kind, Names, make
+from bootstrap.commands.make import Kind, Names, make
 from core.errors import ScaffoldError
 from tests.worker import MAIN, ROOT, clean_environment
 

@@ -7,8 +7,8 @@ from functools import partial
 
 import pytest
 
+from bootstrap.discovery import discover
 from core.controller import Controller
-from core.discovery import discover
 from core.errors import NoRouteError, RouteError, StartError, TopicError
 from core.middleware import Middleware
 from core.retry import Retry

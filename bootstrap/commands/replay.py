@@ -6,8 +6,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from bootstrap.load import Load, publishing
-from bootstrap.progress import progress
+from bootstrap.commands.progress import progress
+from bootstrap.commands.publish import Load, publishing
 from core.errors import TopicError
 from core.mqtt.topics import check_topic
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy import insert, text
 
 from bootstrap import storage
+from bootstrap.discovery import discover
 from config.settings import given, shown, unknown
 from core import rate_limit
 from core.database import ambient
 from core.database.migrations import migrate
-from core.discovery import discover
 from core.errors import BrokerUnreachableError, RouteMQError, one_line
 from core.model import Base, Model
 from core.records.tables import sessions

@@ -9,8 +9,8 @@ import random
 from time import time
 from typing import TYPE_CHECKING
 
-from bootstrap.load import Load, publishing
-from bootstrap.progress import progress
+from bootstrap.commands.progress import progress
+from bootstrap.commands.publish import Load, publishing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, select
 
 from bootstrap import storage
-from bootstrap.console import Background, Console, complete_names
-from bootstrap.load import PATIENCE
+from bootstrap.commands.prompt import Background, Console, complete_names
+from bootstrap.commands.publish import PATIENCE
+from bootstrap.discovery import controllers, discover
 from config.settings import CLIENT_ID, shown
 from core import __version__
-from core.discovery import controllers, discover
 from core.errors import BrokerUnreachableError, MigrationError
 from core.model import Base, Model
 from core.publisher import Publisher, publish, set_current

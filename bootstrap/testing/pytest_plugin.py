@@ -16,7 +16,7 @@ import pytest_asyncio
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from bootstrap.clones import Clones
+    from bootstrap.testing.databases import Clones
     from core.router import Router
     from core.testing import TestClient
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def app() -> Router:
     """Give the application's router, with the routes of all modules of ``app/routers``."""
-    from core.discovery import discover  # noqa: PLC0415 - only for tests that want it
+    from bootstrap.discovery import discover  # noqa: PLC0415 - only for tests that want it
 
     return discover()
 
@@ -32,8 +32,8 @@ def app() -> Router:
 @pytest.fixture(scope="session")
 def _clones(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clones]:
     from bootstrap import storage  # noqa: PLC0415
-    from bootstrap.clones import clones  # noqa: PLC0415
-    from core.discovery import import_models  # noqa: PLC0415
+    from bootstrap.discovery import import_models  # noqa: PLC0415
+    from bootstrap.testing.databases import clones  # noqa: PLC0415
     from core.model import Model  # noqa: PLC0415
 
     async def set_up(url: str) -> None:
@@ -64,7 +64,7 @@ async def db(_clones: Clones) -> AsyncIterator[Any]:
 @pytest_asyncio.fixture
 async def client(app: Router, db: Any) -> AsyncIterator[TestClient]:
     """Give a TestClient of the application on the database of ``db``."""
-    from core.discovery import controllers  # noqa: PLC0415
+    from bootstrap.discovery import controllers  # noqa: PLC0415
     from core.testing import TestClient  # noqa: PLC0415
 
     async with TestClient(app, controllers=controllers()) as made:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from bootstrap import storage
-from bootstrap.progress import progress
+from bootstrap.commands.progress import progress
+from bootstrap.discovery import discover
 from core.codecs import Limits
-from core.discovery import discover
 from core.errors import StartError
 from core.handling.replay import every, run_again
 from core.handling.runner import Runs

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
+from bootstrap.discovery import discover
 from config.settings import Settings
 from core.asyncapi.document import About, describe
 from core.asyncapi.page import page
 from core.asyncapi.server import Server
-from core.discovery import discover
 from core.errors import StartError
 
 if TYPE_CHECKING:

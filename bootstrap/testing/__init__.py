@@ -1,0 +1,1 @@
+"""Tests of applications in pytest: the plugin and its clean databases."""
