@@ -13,13 +13,15 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm.decl_api import DeclarativeAttributeIntercept
 
 from core.database import ambient
-from core.database.checked import check_names, hashable, identity_of, instance_of, new_instance
 from core.database.engine import Database
-from core.database.mapping import key_names, mapper_of
+from core.database.mapping import check_names, hashable, identity_of, instance_of, key_names, mapper_of, new_instance
 from core.database.row import to_dict
-from core.database.statements.find import delete_of, find_of, insert_of, update_of, upsert_of
+from core.database.statements.change import delete_of, update_of
+from core.database.statements.find import find_of
 from core.database.statements.gather import MOST_ROWS
+from core.database.statements.insert import insert_of
 from core.database.statements.insertion import alike, insert_only, is_plain, kind_of_insert
+from core.database.statements.upsert import upsert_of
 from core.errors import ModelError
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 
 from core.database import ambient
 from core.database.engine import Database
-from core.database.statements.find import upsert_of
 from core.database.statements.gather import MOST_ROWS
+from core.database.statements.upsert import upsert_of
 from core.model import Model
 from tests.database.models import Everything, Meter, MeterReading, Odd, Pair, Plain, Point, State, Truck
 

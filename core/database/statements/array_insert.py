@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Column, ColumnClause, Dialect
     from sqlalchemy.ext.asyncio import AsyncSession
 
+
 STOCK = frozenset(
     {
         *(types.SmallInteger, types.Integer, types.BigInteger, types.Float, types.Double, types.Numeric, types.Boolean),

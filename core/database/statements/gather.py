@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
+
 MOST_ROWS = 500
 """Rows of one kind in one statement."""
 
@@ -181,3 +182,6 @@ class Gather:
         line = self._lines.get(asyncio.get_running_loop())
         if line is not None:
             await line.idle()
+
+
+MOST_KEY_SETS = 1024

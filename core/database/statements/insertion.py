@@ -13,13 +13,14 @@ from sqlalchemy import ClauseElement, insert
 
 from core.database.mapping import mapper_of
 from core.database.statements.copy import copy_rows
-from core.database.statements.find import MOST_KEY_SETS, Insert, insert_of
-from core.database.statements.gather import MOST_ROWS
+from core.database.statements.gather import MOST_KEY_SETS, MOST_ROWS
+from core.database.statements.insert import Insert, insert_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy.ext.asyncio import AsyncSession
+
 
 M = TypeVar("M")
 

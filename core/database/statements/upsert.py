@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import inspect
 from sqlalchemy.dialects import postgresql, sqlite
 
-from core.database.mapping import key_names
+from core.database.mapping import key_names, sortable
+from core.database.statements.gather import MOST_KEY_SETS, Kind
 from core.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Hashable, Mapping, Sequence
 
     from sqlalchemy import Column
+    from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Mapper
     from sqlalchemy.sql.dml import ReturningInsert
+
 
 _INSERT: dict[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 
@@ -57,3 +62,52 @@ def upsert_statement(
 def _onupdate(column: Column[Any]) -> Any:
     default: Any = column.onupdate
     return default.arg(None) if default.is_callable else default.arg
+
+
+class Upsert(Kind):
+    """INSERT ... ON CONFLICT DO UPDATE of rows that have values for the same columns, sorted by what they are found by."""
+
+    __slots__ = ("_hash", "_statement", "keys", "model", "on")
+
+    def __init__(self, model: type[Any], keys: tuple[str, ...], on: tuple[str, ...], backend: str) -> None:
+        self.model = model
+        self.keys = keys
+        self.on = on
+        self._statement = partial(upsert_statement, inspect(model), backend, on, keys)
+        # Raises now what cannot be.
+        self._statement()
+        self._hash = hash((model, keys, on))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Upsert) and (other.model, other.keys, other.on) == (self.model, self.keys, self.on)
+
+    def apart(self, value: Any) -> Hashable:
+        """Keep rows with the same key apart: a statement must not touch a row twice."""
+        return tuple(value[name] for name in self.on)
+
+    def order(self, values: Sequence[Any]) -> list[int]:
+        """Sorted by key: two workers that upsert the same rows in different orders would deadlock."""
+        return sorted(range(len(values)), key=lambda index: [sortable(values[index][name]) for name in self.on])
+
+    async def run(self, session: AsyncSession, values: Sequence[Mapping[str, Any]]) -> Sequence[Any]:
+        """Insert or update the rows, and give them as instances."""
+        options = {"populate_existing": True}
+        statement = self._statement()
+        found = {}
+        for row in await session.scalars(statement, list(values), execution_options=options):
+            found[tuple(getattr(row, name) for name in self.on)] = row
+        rows = [found.get(tuple(value[name] for name in self.on)) for value in values]
+        for index, row in enumerate(rows):
+            if row is None:
+                # The database takes some keys for equal that Python does not, "1" and 1 for instance.
+                rows[index] = (await session.scalars(statement, [values[index]], execution_options=options)).one()
+        return rows
+
+
+@lru_cache(MOST_KEY_SETS)
+def upsert_of(model: Any, keys: tuple[str, ...], on: tuple[str, ...], backend: str) -> Upsert:
+    """Give the kind, the same one each time."""
+    return Upsert(model, keys, on, backend)
