@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Container, Mapping
 
     from core.asyncapi.server import Server
-    from core.route import Route
     from core.router import Router
+    from core.routing.registered import Route
 
 VERSION = "3.0.0"
 BINDING = "0.2.0"

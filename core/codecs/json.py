@@ -22,7 +22,7 @@ from core.errors import PayloadError
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 # Of 19 digits in a row every sixth byte shows three: looking at those first costs a quarter.
 _EVERY_SIXTH = re.compile(rb"[0-9]{3}")
-MOST_DIGITS = 4_000
+MAX_DIGITS = 4_000
 # For looking at digits: each of them becomes 0. With an exponent of two digits it takes 209 others to overflow a float.
 _FLAT = bytes.maketrans(b"123456789E", b"000000000e")
 _MANY_DIGITS = b"0" * 200
@@ -133,8 +133,8 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > MOST_DIGITS:
-        raise ValueError(f"a number of {len(digits):,} digits, at most {MOST_DIGITS:,} are allowed")
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"a number of {len(digits):,} digits, at most {MAX_DIGITS:,} are allowed")
     return int(digits)
 
 

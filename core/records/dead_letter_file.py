@@ -13,7 +13,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from core.errors import StartError
-from core.records.dead_letters import Also, DeadLetter, Stored, json_ready
+from core.records.dead_letters import Also, DeadLetter, Stored
+from core.records.json import json_ready
 
 try:
     import fcntl

@@ -22,7 +22,7 @@ async def tell(context, next_handler):
     await next_handler(context)
     print("through the limit or dropped:", context["topic"])
 
-limit = RateLimit("10/minute", key="device_id", excess="drop")
+limit = RateLimit("10/minute", key="device_id", excess="drop", name="per device")
 
 @router.on("{topic}/<device_id>", qos=1, middleware=[tell, limit])
 async def handle(context):

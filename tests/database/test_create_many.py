@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import delete
 from sqlalchemy.exc import IntegrityError
 
-from core.database import ambient
+from core.database.current import configured
 from core.model import Model
 from tests.database.models import Everything, Meter, Odd, Pair, Plain, Point, Truck
 from tests.database.test_gather import everything
@@ -16,7 +16,7 @@ from tests.database.test_gather import everything
 
 @pytest.fixture(autouse=True)
 async def tables(database):
-    await ambient.database().create_tables(Plain.metadata, Odd.metadata)
+    await configured().create_tables(Plain.metadata, Odd.metadata)
 
 
 @pytest.mark.parametrize("number", [0, 1, 1200])

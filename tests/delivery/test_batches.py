@@ -137,7 +137,7 @@ async def test_later_messages_of_a_key_wait_behind_one_that_is_tried_again(route
 
 
 async def test_an_outage_is_nobodys_dead_letter(router, monkeypatch):
-    monkeypatch.setattr(outage, "FIRST", 0.005)
+    monkeypatch.setattr(outage, "FIRST_PAUSE", 0.005)
     down, runs = [True], []
 
     @router.on("t/<n>", batch=50, retry=Retry(attempts=1))

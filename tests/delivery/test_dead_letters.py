@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from core.database import ambient
+from core.database.current import configured
 from core.handling.replay import every
 from core.model import Model
 from core.records.dead_letter_file import DeadLetterFile
-from core.records.dead_letters import DeadLetter, DeadLetterTable, from_json, json_ready
+from core.records.dead_letter_table import DeadLetterTable
+from core.records.dead_letters import DeadLetter
+from core.records.json import from_json, json_ready
 from core.records.tables import metadata
 from tests.database.conftest import url_of
 
@@ -39,8 +41,8 @@ async def make(request, tmp_path):
         yield lambda most=1000: DeadLetterFile(tmp_path / "storage" / "dead.jsonl", most)
         return
     Model.configure(url_of(request.param, tmp_path))
-    await ambient.database().create_tables(metadata)
-    yield lambda most=1000: DeadLetterTable(ambient.database().begin, most)
+    await configured().create_tables(metadata)
+    yield lambda most=1000: DeadLetterTable(configured().begin, most)
     await Model.close()
 
 

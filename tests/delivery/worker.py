@@ -1,4 +1,4 @@
-"""The worker without a process: session, consumer and dispatch behind a broker in memory."""
+"""The worker without a process: session and engine behind a broker in memory."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from core.database import ambient
-from core.delivery.acknowledge import Acknowledgements
-from core.delivery.consumer import Consumer
-from core.delivery.ledger import Ledger
-from core.delivery.transactions import ExactlyOnce
-from core.handling.dispatch import Dispatch
+from core.codecs.limits import DEFAULT, Limits
+from core.database.current import configured
+from core.delivery.engine import Engine, EngineOptions
+from core.mqtt.publication import Publication
 from core.publisher import Publisher
-from core.records.dead_letters import DeadLetterTable
-from core.records.outbox import Outbox
-from core.records.packets import Processed
+from core.records.dead_letter_table import DeadLetterTable
 from core.retry import Retry
 from core.session.session import Session
 from core.transport.brokers.memory import MemoryBroker
@@ -24,7 +20,7 @@ from tests.waiting import until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from core.records.dead_letters import DeadLetter
+    from core.records.dead_letters import Also, DeadLetter, DeadLetters
     from core.router import Router
 
 
@@ -35,7 +31,7 @@ class Collected:
         self.letters: list[DeadLetter] = []
         self.errors: list[Exception] = []
 
-    async def add(self, dead_letter: DeadLetter, also: Any = None) -> None:
+    async def add(self, dead_letter: DeadLetter, also: Also | None = None) -> None:
         await asyncio.sleep(0)
         if self.errors:
             raise self.errors.pop(0)
@@ -43,6 +39,8 @@ class Collected:
 
 
 class MemoryWorker:
+    """With ``exactly_once`` the engine has the configured database, as in the application."""
+
     def __init__(
         self,
         router: Router,
@@ -52,53 +50,49 @@ class MemoryWorker:
         timeout: float = 30,
         broker: MemoryBroker | None = None,
         exactly_once: bool = False,
+        dead_letters: DeadLetters | None = None,
+        limits: Limits = DEFAULT,
     ) -> None:
         router.freeze()
         self.broker = broker or MemoryBroker()
-        self.ledger = Ledger()
         self.dead_letters, self.last_resort = Collected(), Collected()
         self.session = Session(self.broker.connector("worker", receive_maximum=limit), "memory", router.subscriptions())
         self.publisher = Publisher(self.broker.connector("publisher", clean_start=True), "memory")
-        acknowledgements = Acknowledgements(self.session.acknowledge)
-        self.dispatch = Dispatch(
-            self.ledger,
-            acknowledgements,
-            self.dead_letters,
-            self.last_resort,
-            self.publisher.publish,
-            "worker",
-            retry or Retry(attempts=1),
-            timeout,
+        database = configured() if exactly_once else None
+        self.engine = Engine(
+            EngineOptions(
+                router=router,
+                link=self.session,
+                outgoing=self.publisher,
+                dead_letters=dead_letters
+                or (self.dead_letters if database is None else DeadLetterTable(database.begin, 1000)),
+                last_resort=self.last_resort,
+                database=database,
+                client_id="worker",
+                broker="memory",
+                retry=retry or Retry(attempts=1),
+                timeout=timeout,
+                limits=limits,
+                receive_maximum=limit,
+                dedup_keep=3600,
+            )
         )
-        self.mode: ExactlyOnce | None = None
-        self.outbox: Outbox | None = None
-        if exactly_once:
-            # As in the application, on the configured database.
-            database = ambient.database()
-            self.outbox = Outbox(database.begin, self.publisher.publish, "worker")
-            processed = Processed(database.begin, "worker", "memory")
-            self.mode = ExactlyOnce(database.writing, processed, self.outbox, "worker", 3600)
-            self.dispatch._dead_letters = DeadLetterTable(database.begin, 1000)
-        self.consumer = Consumer(
-            router, self.ledger, acknowledgements, self.dispatch, self.session, limit, exactly_once=self.mode
-        )
+        self.ledger = self.engine.ledger
 
     async def start(self) -> None:
-        if self.mode is not None and self.outbox is not None:
-            await self.mode.processed.load()
-            self.outbox.start()
-        self.session.start(self.consumer)
+        await self.engine.load()
+        self.engine.start()
+        self.session.start(self.engine.consumer)
         await self.session.connected()
 
     async def stop(self, timeout: float = 5) -> None:
-        await self.consumer.stop(timeout)
+        await self.engine.finish(asyncio.Event(), timeout)
         await self.session.stop()
-        if self.outbox is not None:
-            await self.outbox.stop()
+        await self.engine.stop()
         await self.publisher.stop()
 
     async def send(self, topic: str, body: bytes = b"1", **how: Any) -> None:
-        self.broker.publish(topic, body, **{"qos": 1} | how)
+        self.broker.publish(Publication(topic, body, **{"qos": 1} | how))
 
     async def settled(self) -> None:
         """Wait until nothing is in hand, and all PUBACKs have left."""

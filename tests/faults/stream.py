@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import TYPE_CHECKING
 
+from core.mqtt.publication import Publication
 from core.publisher import Publisher
 from core.transport.connect import connector
 from core.transport.options import parse_url
@@ -100,7 +101,7 @@ class Stream:
                 await asyncio.sleep(0.01)
                 continue
             number = self.sent[source]
-            await self._publisher.publish(f"n/{source}", self.body(source, number), qos=1)
+            await self._publisher.send(Publication(f"n/{source}", self.body(source, number), qos=1))
             self.sent[source] = number + 1
             await asyncio.sleep(SOURCES / self.rate)
 

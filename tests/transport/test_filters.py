@@ -18,8 +18,8 @@ from tests.waiting import until
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(module, "FIRST", 0.002)
-    monkeypatch.setattr(module, "MOST", 0.01)
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.002)
+    monkeypatch.setattr(module, "MAX_PAUSE", 0.01)
 
 
 class Telling(Deaf):

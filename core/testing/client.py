@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from core import rate_limit
 from core.codecs import encode_any
-from core.database import ambient
-from core.delivery.acknowledge import Acknowledgements
-from core.delivery.consumer import Consumer
-from core.delivery.ledger import Ledger
-from core.delivery.transactions import ExactlyOnce
+from core.database.current import configured_or_none
+from core.delivery.engine import Engine, EngineOptions
 from core.errors import NoRouteError, RouteMQError
-from core.handling.dispatch import Dispatch
 from core.middleware import Passed
 from core.mqtt.message import Message
-from core.mqtt.topics import check_filter, check_topic, matches
-from core.periodic import Periodic, jobs_of
-from core.publisher import Publisher, set_current
-from core.records.claims import ClaimTable
-from core.records.dead_letters import DeadLetterTable
-from core.records.outbox import Outbox
-from core.records.packets import Processed
+from core.mqtt.topics import check_filter, check_topic
+from core.periodic import jobs_of
+from core.publisher import Publisher, use_publisher
+from core.records.dead_letter_table import DeadLetterTable
 from core.retry import Retry
-from core.runtime.clock import ManualClock
+from core.runtime.clock import ManualClock, clock, use_clock
+from core.testing.devices import Devices, Published, published
 from core.transport.brokers.memory import MemoryBroker
-from core.transport.connection import Subscription
+from core.transport.connection import Connack
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
@@ -41,24 +33,9 @@ if TYPE_CHECKING:
     from core.mqtt.message import Properties
     from core.records.dead_letters import Also, DeadLetter, DeadLetters
     from core.router import Router
-    from core.transport.connection import Connack, Connection
 
-__all__ = ["ManualClock", "Published", "TestClient"]
-
-MOST_HELD = 1000
-MOST_DEAD_LETTERS = 100_000
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A message that the application published. ``payload`` is what JSON makes of ``body``, or ``body`` itself."""
-
-    topic: str
-    payload: Any
-    body: bytes
-    qos: int
-    retain: bool
-    properties: Properties
+MAX_HELD = 1000
+MAX_DEAD_LETTERS = 100_000
 
 
 class _Sent:
@@ -86,68 +63,17 @@ class _Letters:
         self._kept.append(dead_letter)
 
 
-class _Devices:
-    """The listener of a connection that hears all that the application publishes, and answers as devices do."""
-
-    def __init__(self, broker: MemoryBroker) -> None:
-        self._broker = broker
-        self._connection: Connection | None = None
-        self.answers: list[tuple[str, Any, str | None]] = []
-
-    async def start(self) -> None:
-        """Begin to hear."""
-        self._connection = self._broker.connector("devices")(self, 1)
-        await self._connection.open()
-        await self._connection.subscribe([Subscription("#", 1)])
-
-    async def stop(self) -> None:
-        """Hear no more."""
-        if self._connection is not None:
-            await self._connection.close()
-
-    def connected(self, connack: Connack) -> None:
-        """Have nothing to do."""
-
-    def disconnected(self) -> None:
-        """Have nothing to do."""
-
-    def receive(self, message: Message) -> None:
-        """Answer, with the next turn of the event loop, by the first device that has this topic."""
-        if message.qos and self._connection is not None:
-            self._connection.acknowledge([message.packet_id])
-        for topic_filter, answer, on in self.answers:
-            if matches(topic_filter, message.topic):
-                asyncio.get_running_loop().call_soon(self._answer, message, answer, on)
-                return
-
-    def _answer(self, message: Message, answer: Any, on: str | None) -> None:
-        value = answer(_published(message)) if callable(answer) else answer
-        properties = message.properties or {}
-        topic = on or properties.get("response_topic")
-        if value is None or topic is None:
-            return
-        told: Properties = {}
-        if "correlation_data" in properties:
-            told["correlation_data"] = properties["correlation_data"]
-        self._broker.publish(topic, encode_any(value), qos=1, properties=told)
-
-
-def _published(message: Message) -> Published:
-    try:
-        payload = json.loads(message.body)
-    except ValueError:
-        payload = message.body
-    return Published(message.topic, payload, message.body, message.qos, message.retain, message.properties or {})
-
-
-class _Reading:
-    """Nothing is read from a network."""
+class _NoNetwork:
+    """The session of a test client: nothing is read from a network, and nobody gets a PUBACK."""
 
     def pause_reading(self) -> None:
         """Have nothing to pause."""
 
     def resume_reading(self) -> None:
         """Have nothing to resume."""
+
+    def acknowledge(self, messages: Sequence[Message]) -> None:
+        """Have nobody to send a PUBACK to."""
 
 
 class TestClient:
@@ -180,75 +106,68 @@ class TestClient:
         self._router = router
         self._broker = MemoryBroker()
         self._publisher = Publisher(self._broker.connector("application", clean_start=True), "memory")
-        self._devices = _Devices(self._broker)
+        self._devices = Devices(self._broker)
         self._numbers = count(1)
         self._open: dict[int, _Sent] = {}
         self._last: dict[str, Message] = {}
         self._timeout = timeout
         self.clock = ManualClock()
-        self.ledger = Ledger()
         self.dead_letters: list[DeadLetter] = []
-        database = ambient.current.database
-        table = None if database is None else DeadLetterTable(database.begin, MOST_DEAD_LETTERS)
-        acknowledgements = Acknowledgements(self._acknowledged)
-        self._dispatch = Dispatch(
-            self.ledger,
-            acknowledgements,
-            _Letters(self.dead_letters, table),
-            _Letters(self.dead_letters, None),
-            self._publisher.publish,
-            "test",
-            retry or Retry(),
-            timeout,
-            clock=self.clock,
-            observer=self,
+        database = configured_or_none()
+        if database is None and any(route.options.delivery == "exactly_once" for route in router.routes):
+            raise RouteMQError(
+                "a route is exactly_once and no database is configured; use the fixture db, or call Model.configure(url)"
+            )
+        table = None if database is None else DeadLetterTable(database.begin, MAX_DEAD_LETTERS)
+        self._engine = Engine(
+            EngineOptions(
+                router=router,
+                link=_NoNetwork(),
+                outgoing=self._publisher,
+                dead_letters=_Letters(self.dead_letters, table),
+                last_resort=_Letters(self.dead_letters, None),
+                database=database,
+                client_id="test",
+                broker="test",
+                retry=retry or Retry(),
+                timeout=timeout,
+                receive_maximum=MAX_HELD,
+                jobs=jobs_of(controllers),
+                clock=self.clock,
+                observer=self,
+            )
         )
-        self._processed: Processed | None = None
-        self._outbox: Outbox | None = None
-        mode = None
-        if any(route.options.delivery == "exactly_once" for route in router.routes):
-            if database is None:
-                raise RouteMQError(
-                    "a route is exactly_once and no database is configured; use the fixture db, or call Model.configure(url)"
-                )
-            self._processed = Processed(database.begin, "test", "test")
-            self._outbox = Outbox(database.begin, self._publisher.publish, "test")
-            mode = ExactlyOnce(database.writing, self._processed, self._outbox, "test", 604_800)
-        self._consumer = Consumer(
-            router, self.ledger, acknowledgements, self._dispatch, _Reading(), MOST_HELD, exactly_once=mode
-        )
-        claims = None if database is None else ClaimTable(database.begin)
-        self._periodic = Periodic(jobs_of(controllers), self.clock, claims)
+        self.ledger = self._engine.ledger
 
     async def __aenter__(self) -> Self:
-        if self._processed is not None and self._outbox is not None:
-            await self._processed.load()
-            self._processed.connected(session_present=True)
-            self._outbox.start()
-        rate_limit.start_anew(self.clock.time)
+        await self._engine.load()
+        self._engine.consumer.connected(Connack(session_present=True, version="5"))
+        self._before = clock()
+        use_clock(self.clock)
+        rate_limit.start_anew()
         await self._devices.start()
-        set_current(self._publisher)
-        self._periodic.start()
+        use_publisher(self._publisher)
+        self._engine.start()
         await _a_few_turns()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._periodic.stop()
-        await self._consumer.cut()
-        await self._consumer.stop(0)
-        if self._outbox is not None:
-            await self._outbox.stop()
+        hurry = asyncio.Event()
+        hurry.set()
+        await self._engine.finish(hurry, 0)
+        await self._engine.stop()
+        use_clock(self._before)
         rate_limit.start_anew()
-        set_current(None)
+        use_publisher(None)
         await self._publisher.stop()
         await self._devices.stop()
 
     @property
     def published(self) -> list[Published]:
         """What the application published, in order: the latest 10,000 messages."""
-        return [_published(message) for message in self._broker.published]
+        return [published(publication) for publication in self._broker.published]
 
     # -- sending -------------------------------------------------------------------------------------------------------
 
@@ -302,13 +221,13 @@ class TestClient:
         sent = _Sent(message, self._key(message))
         known = self.ledger.deduplicated
         self._open[id(message)] = sent
-        self._consumer.receive(message)
+        self._engine.consumer.receive(message)
         if self.ledger.deduplicated > known:
             del self._open[id(message)]
             return None
         await self._settle(sent)
-        if self._outbox is not None and sent.error is None:
-            await self._outbox.flushed()
+        if sent.error is None:
+            await self._engine.flushed()
         # The acknowledgement leaves with the next turn.
         await _a_few_turns()
         if sent.error is not None:
@@ -337,11 +256,10 @@ class TestClient:
                     sent.runs_again_at = None
                     sent.changed.clear()
             await _a_few_turns()
-            await self._periodic.idle()
+            await self._engine.periodic.idle()
             await self._settle()
         self.clock.move_to(end)
-        if self._outbox is not None:
-            await self._outbox.flushed()
+        await self._engine.flushed()
 
     async def _settle(self, wanted: _Sent | None = None) -> None:
         """Wait until nothing runs; with ``wanted`` only until that has run, or waits behind another."""
@@ -368,7 +286,7 @@ class TestClient:
         """Take note that a handler returned."""
         sent = self._open.pop(id(delivery.message), None)
         if sent is not None:
-            sent.value = None if type(delivery.value) is Passed else delivery.value
+            sent.value = None if isinstance(delivery.value, Passed) else delivery.value
             sent.error = None
             sent.changed.set()
 
@@ -386,9 +304,6 @@ class TestClient:
         if sent is not None:
             sent.error = error
             sent.changed.set()
-
-    def _acknowledged(self, messages: Sequence[Message]) -> None:
-        """Have nothing to send a PUBACK to."""
 
 
 async def _a_few_turns() -> None:

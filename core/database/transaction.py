@@ -1,4 +1,4 @@
-"""The database in use, and the transaction that surrounds the running code, if there is one."""
+"""The transaction that surrounds the running code, if there is one, and what its calls go through."""
 
 from __future__ import annotations
 
@@ -7,27 +7,15 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from core.errors import DatabaseDisabledError
+from core.database.current import configured
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from core.database.engine import Database
     from core.database.statements.gather import Gather
     from core.database.unit_of_work import SavepointSession, UnitOfWork
-
-
-class _Current:
-    """The configured database, and those configured before it, whose connections are still to be closed."""
-
-    def __init__(self) -> None:
-        self.database: Database | None = None
-        self.retired: list[Database] = []
-
-
-current = _Current()
 
 
 class _Transaction:
@@ -50,27 +38,6 @@ class _Transaction:
 _surrounding: ContextVar[_Transaction | None] = ContextVar("routemq_transaction", default=None)
 
 
-def configure(database: Database | None) -> None:
-    """Use ``database`` from now on; None disables."""
-    if current.database is not None:
-        current.retired.append(current.database)
-    current.database = database
-
-
-async def close() -> None:
-    """Close all connections, and disable."""
-    configure(None)
-    while current.retired:
-        await current.retired.pop().close()
-
-
-def database() -> Database:
-    """Give the configured database. Raises DatabaseDisabledError."""
-    if current.database is None:
-        raise DatabaseDisabledError("no database is configured; set DATABASE_URL, or call Model.configure(url)")
-    return current.database
-
-
 def _find() -> _Transaction | None:
     transaction = _surrounding.get()
     # A task outlives the transaction it was started in: its calls are its own from then on.
@@ -86,7 +53,7 @@ def gathers() -> tuple[Gather, Gather] | None:
     """Give what gathers the writes and reads of the running code; None where its calls go one by one."""
     outer = _find()
     if outer is None:
-        database_ = database()
+        database_ = configured()
         return (database_.writes, database_.reads) if database_.gathers else None
     if outer.unit is None or outer.own_session() is not None:
         return None
@@ -97,7 +64,7 @@ async def get_session() -> AsyncSession:
     """Give a new session, which the caller commits and closes; within a unit of work one on its connection."""
     outer = _find()
     if outer is None or outer.unit is None:
-        return database().session()
+        return configured().session()
     made = await outer.unit.open_session()
     outer.sessions.append(made)
     return made
@@ -130,7 +97,7 @@ async def transaction() -> AsyncIterator[AsyncSession]:
     """
     outer = _find()
     if outer is None:
-        async with database().writing() as session, _surround(session):
+        async with configured().writing() as session, _surround(session):
             yield session
     elif (own := outer.own_session()) is not None:
         async with own.begin_nested(), _surround(own):
@@ -160,7 +127,7 @@ async def writing() -> AsyncIterator[AsyncSession]:
     """
     outer = _find()
     if outer is None:
-        async with database().writing() as session:
+        async with configured().writing() as session:
             yield session
     elif (own := outer.own_session()) is not None:
         async with own.begin_nested():
@@ -178,7 +145,7 @@ async def reading() -> AsyncIterator[AsyncSession]:
     """Give a session for one call that reads: of the surrounding transaction, or one of its own."""
     outer = _find()
     if outer is None:
-        async with database().session() as session:
+        async with configured().session() as session:
             yield session
     elif (own := outer.own_session()) is not None:
         yield own
