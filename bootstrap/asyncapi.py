@@ -12,7 +12,7 @@ import yaml
 
 from config.settings import Settings
 from core.asyncapi.document import About, describe
-from core.asyncapi.page import page
+from core.asyncapi.page.page import page
 from core.asyncapi.server import Server
 from core.discovery import discover
 from core.errors import StartError

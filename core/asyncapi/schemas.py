@@ -9,7 +9,7 @@ from pydantic import PydanticUserError, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import to_jsonable_python
 
-from core.asyncapi.example import Unmakeable, examples
+from core.asyncapi.schema_example import Unmakeable, examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -9,8 +9,8 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.asyncapi.document import About, describe
-from core.asyncapi.html import prose, tag
-from core.asyncapi.page import page
+from core.asyncapi.page.html import prose, tag
+from core.asyncapi.page.page import page
 from core.asyncapi.server import Server
 from core.router import Router
 from tests.asyncapi.rich import build

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from core.asyncapi.html import Markup, inline, join, tag
+from core.asyncapi.page.html import Markup, inline, join, tag
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.asyncapi.html import Markup, inline
+from core.asyncapi.page.html import Markup, inline
 
 _DELIVERY = {
     "at_least_once": (

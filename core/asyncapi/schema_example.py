@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from core.asyncapi.sample import sample
+from core.asyncapi.regex_sample import sample
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,9 +9,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from core.asyncapi.guarantee import delivery, order
-from core.asyncapi.html import Markup, inline, join, prose, tag
-from core.asyncapi.table import fields, kind, limits, resolve
+from core.asyncapi.page.guarantee import delivery, order
+from core.asyncapi.page.html import Markup, inline, join, prose, tag
+from core.asyncapi.page.table import fields, kind, limits, resolve
 
 _CREDENTIALS = {"userPassword": "a user name and a password", "X509": "a client certificate"}
 _PROTOCOLS = {
