@@ -78,7 +78,7 @@ class Reader(HTMLParser):
 
 
 def macro(template: str, name: str):
-    """Give a macro of one of the page's templates."""
+    """Return a macro of one of the page's templates."""
     return getattr(ENVIRONMENT.get_template(template).module, name)
 
 
@@ -164,7 +164,7 @@ def test_elements_escape_what_is_no_markup():
 
 
 def with_text(text: str) -> Reader:
-    """Give the page of an application that has ``text`` wherever an application can have one."""
+    """Return the page of an application that has ``text`` wherever an application can have a text."""
     extra = {"pattern": text, "format": text, "examples": [{text: text}]}
     model = create_model(
         "Model",

@@ -1,4 +1,4 @@
-"""The Jinja2 environment of the page's templates: whatever a template is given is escaped, and must be there."""
+"""The Jinja2 environment of the page's templates. It escapes all values, and a name without a value is an error."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ _SIZES = (("Length", "characters"), ("Items", "items"), ("Properties", "entries"
 
 
 def limits(schema: Any, references: References) -> list[Words]:
-    """Return what ``schema`` allows, and its default. A value that may be null has the limits of what it is otherwise."""
+    """Return what ``schema`` allows, and its default. A type or null has the limits of the type."""
     said: list[Words] = []
     own = references.resolve(schema)
     options = [option for key in ("anyOf", "oneOf") for option in own.get(key, ()) if option != {"type": "null"}]

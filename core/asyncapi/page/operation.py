@@ -26,7 +26,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """What a message holds. ``schema`` is None where nothing but the content type is known."""
+    """What a message holds. ``schema`` is None if only the content type is known."""
 
     title: str
     content_type: str
@@ -35,7 +35,7 @@ class Payload:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Bodies of a message, and the topic they go to; ``topic`` is empty where the document does not know it."""
+    """Bodies of a message, and the topic that they go to. ``topic`` is empty if a request names it."""
 
     verb: str
     topic: str
@@ -44,7 +44,7 @@ class Examples:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What an operation answers. ``address`` is None where the request names the topic of its reply."""
+    """What an operation answers. ``address`` is None if the request names the topic of its reply."""
 
     address: str | None
     description: Words
@@ -54,7 +54,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What a route takes and answers. ``title`` says in a line what it does."""
+    """What a route takes and answers. ``title`` is its summary, or else its handler's name."""
 
     key: str
     address: str
@@ -70,7 +70,7 @@ class Operation:
 
     @property
     def search(self) -> str:
-        """What the filter of the page looks through, in lower case."""
+        """The text that the page's filter searches, in lower case."""
         return f"{self.address} {self.title} {self.key}".lower()
 
 

@@ -1,4 +1,4 @@
-"""The AsyncAPI document as one HTML page for people: nothing is loaded from anywhere."""
+"""The AsyncAPI document as one HTML page for people, which loads nothing from anywhere."""
 
 from __future__ import annotations
 

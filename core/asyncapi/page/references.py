@@ -30,7 +30,7 @@ class References:
         return found
 
     def resolve(self, schema: Any) -> dict[str, Any]:
-        """Return the model that ``schema`` refers to, or ``schema`` itself; an empty one where there is none."""
+        """Return the model that ``schema`` refers to, or ``schema`` itself. It is empty if there is no such model."""
         for _ in range(MAX_DEPTH):
             if not isinstance(schema, dict):
                 return {}

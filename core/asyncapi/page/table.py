@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One field. ``name`` is its way from the top, such as ``position.latitude`` or ``tags[].key``."""
+    """One field. ``name`` is its path from the top, such as ``position.latitude`` or ``tags[].key``."""
 
     name: str
     type: Words
@@ -26,7 +26,7 @@ class Row:
 
 
 def rows(schema: Any, references: References) -> list[Row]:
-    """Return a row for each property of ``schema``; none where it has no properties."""
+    """Return a row for each property of ``schema``."""
     return [_row(*found, references) for found in _properties(references.resolve(schema), "", 0)]
 
 
@@ -55,7 +55,7 @@ def type_of(schema: Any) -> Words:
 
 
 def _properties(schema: Any, before: str, depth: int) -> Iterator[tuple[str, Any, bool]]:
-    """Yield name, schema, and whether it is required, of each property. Models inside have tables of their own."""
+    """Yield each property's name, its schema and whether it is required. Models inside have tables of their own."""
     if not isinstance(schema, dict) or depth > MAX_DEPTH:
         return
     for name, part in schema.get("properties", {}).items():

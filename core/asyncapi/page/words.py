@@ -1,4 +1,4 @@
-"""Short texts of the page, as pieces with a style each. The templates turn pieces into elements."""
+"""Short texts of the page: pieces, each with a style. The templates make elements of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Words = tuple[Piece, ...]
 
 
 class Fact(NamedTuple):
-    """One line of a list of facts: what it is about, and what is said of it."""
+    """A line in a list of facts, such as "Order" and the order in which messages are handled."""
 
     name: str
     value: Words
@@ -40,9 +40,9 @@ def code(text: str) -> Words:
 
 
 def join(parts: Iterable[Words | str], between: str = "") -> Words:
-    """Return ``parts`` one behind the other, with ``between`` between them.
+    """Return ``parts`` one after the other, with ``between`` between them.
 
-    Plain pieces side by side become one, so that words which read the same are equal.
+    Adjacent plain pieces become one, so that words which read the same are equal.
     """
     found: list[Piece] = []
     for number, part in enumerate(parts):
