@@ -13,8 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from core.asyncapi.document import About, describe
 from core.asyncapi.page.environment import ENVIRONMENT, FOLDER
+from core.asyncapi.page.limits import limits
 from core.asyncapi.page.page import page
 from core.asyncapi.page.prose import prose
+from core.asyncapi.page.references import References
 from core.asyncapi.page.words import Piece, code, join
 from core.asyncapi.server import Server
 from core.router import Router
@@ -145,6 +147,21 @@ def test_names_and_texts_are_shown_as_they_are_and_never_run():
     # Title, version and description, host, model, field, docstring, example, and more.
     assert said.count(BAD) > 10
     assert '"</pre>' in said
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ({"minItems": 1}, "at least 1 item"),
+        ({"minItems": 2}, "at least 2 items"),
+        ({"maxLength": 1}, "at most 1 character"),
+        ({"minLength": 1, "maxLength": 8}, "1 to 8 characters"),
+        ({"minProperties": 1, "maxProperties": 1}, "exactly 1 entry"),
+        ({"maxItems": 0}, "at most 0 items"),
+    ],
+)
+def test_sizes_are_said_in_english(schema, said):
+    assert limits(schema, References({})) == [(Piece(said),)]
 
 
 def test_docstrings_are_paragraphs_lists_and_code():

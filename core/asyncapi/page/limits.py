@@ -19,7 +19,7 @@ _BOUNDS = (
     ("exclusiveMaximum", "less than "),
     ("multipleOf", "a multiple of "),
 )
-_SIZES = (("Length", "characters"), ("Items", "items"), ("Properties", "entries"))
+_SIZES = (("Length", "character", "characters"), ("Items", "item", "items"), ("Properties", "entry", "entries"))
 
 
 def limits(schema: Any, references: References) -> list[Words]:
@@ -42,10 +42,11 @@ def _limits(schema: dict[str, Any], references: References) -> Iterator[Words]:
     for key, words in _BOUNDS:
         if key in schema:
             yield join([words, _json(schema[key])])
-    for key, what in _SIZES:
+    for key, one, several in _SIZES:
         least, most = schema.get(f"min{key}"), schema.get(f"max{key}")
         if least is not None or most is not None:
-            yield plain(_range(least, most, what))
+            last = least if most is None else most
+            yield plain(f"{_range(least, most)} {one if last == 1 else several}")
     if "pattern" in schema:
         yield join(["matches ", code(str(schema["pattern"]))])
     if schema.get("uniqueItems"):
@@ -56,12 +57,12 @@ def _limits(schema: dict[str, Any], references: References) -> Iterator[Words]:
             yield join(["each ", join(inner, ", ")])
 
 
-def _range(least: int | None, most: int | None, what: str) -> str:
+def _range(least: int | None, most: int | None) -> str:
     if least == most:
-        return f"exactly {least} {what}"
+        return f"exactly {least}"
     if most is None:
-        return f"at least {least} {what}"
-    return f"at most {most} {what}" if least is None else f"{least} to {most} {what}"
+        return f"at least {least}"
+    return f"at most {most}" if least is None else f"{least} to {most}"
 
 
 def _json(value: Any) -> Words:
