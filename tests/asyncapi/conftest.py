@@ -29,7 +29,7 @@ def nowhere(uri: str):
 
 @pytest.fixture(scope="session")
 def official() -> Draft7Validator:
-    """Give the validator; it looks nothing up outside of its one file."""
+    """Return the validator. It looks nothing up outside of its one file."""
     file = specs()
     if file is None:
         reason = f"{FILE} of the npm package @asyncapi/specs is not there: npm install --no-save @asyncapi/specs"

@@ -1,17 +1,17 @@
-"""Examples of a JSON Schema: those that it holds, or one that is made, always the same for the same schema."""
+"""Examples of a JSON Schema: those that its author wrote, or else a made one, always the same for the same schema."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any
 
-from core.asyncapi.sample import sample
+from core.asyncapi.regex_sample import sample
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-DEEPEST = 12
-MOST_ITEMS = 20
+MAX_DEPTH = 12
+MAX_ITEMS = 20
 _BY_FORMAT = {
     "date-time": "2026-01-31T12:00:00Z",
     "date": "2026-01-31",
@@ -38,14 +38,16 @@ _BY_FORMAT = {
 
 
 class Unmakeable(Exception):  # noqa: N818 - it never leaves this package
-    """No example can be made of this schema."""
+    """No example can be made of a schema."""
 
 
 def examples(schema: Any, components: Mapping[str, Any]) -> tuple[list[Any], bool]:
-    """Give examples of ``schema`` and whether its author wrote them; ``components`` holds what it refers to, by name.
+    """Return examples of ``schema``, and whether its author wrote them.
 
-    A made one takes constants, the first of an enumeration, defaults and limits, and obeys lengths, patterns and formats.
-    Raises Unmakeable, as for a model that must hold another one of itself.
+    A made example has the constants, the defaults and the first value of each enumeration. It keeps to limits, lengths,
+    patterns and formats. ``components`` are the models that ``schema`` refers to, by their names.
+
+    Raise Unmakeable if no example can be made, such as of a model that must hold another one of itself.
     """
     maker = _Maker(components)
     written = maker.written(schema)
@@ -59,7 +61,7 @@ class _Maker:
         self._components = components
 
     def written(self, schema: Any) -> list[Any]:
-        """Give the examples that stand in ``schema``, or in the model that it is."""
+        """Return the examples that stand in ``schema``, or in the model that it refers to."""
         if not isinstance(schema, dict):
             return []
         if schema.get("examples"):
@@ -73,8 +75,8 @@ class _Maker:
         return []
 
     def make(self, schema: Any, within: tuple[str, ...]) -> Any:
-        """Give an example; ``within`` are the models that it is part of."""
-        if schema is False or len(within) > DEEPEST:
+        """Return an example. ``within`` are the names of the models that it is part of."""
+        if schema is False or len(within) > MAX_DEPTH:
             raise Unmakeable
         if not isinstance(schema, dict):
             return {}
@@ -100,7 +102,7 @@ class _Maker:
         return self._typed(schema, within)
 
     def _any(self, options: list[Any], within: tuple[str, ...]) -> Any:
-        """Give an example of the first option that has one, of null last."""
+        """Return an example of the first option that has one. Null is tried last."""
         for option in sorted(options, key=lambda option: option == {"type": "null"}):
             try:
                 return self.make(option, within)
@@ -139,7 +141,7 @@ class _Maker:
                 if name in schema.get("required", ()):
                     raise
         least = schema.get("minProperties", 0)
-        for name, part in self._others(schema, within, min(max(least, 0 if made else 1), MOST_ITEMS)):
+        for name, part in self._others(schema, within, min(max(least, 0 if made else 1), MAX_ITEMS)):
             try:
                 made[name] = self.make(part, within)
             except Unmakeable:
@@ -149,7 +151,7 @@ class _Maker:
         return made
 
     def _others(self, schema: dict[str, Any], within: tuple[str, ...], count: int) -> list[tuple[str, Any]]:
-        """Give names and schemas for ``count`` properties that ``schema`` does not name."""
+        """Return names and schemas for up to ``count`` properties that ``schema`` allows without naming them."""
         for pattern, part in schema.get("patternProperties", {}).items():
             name = sample(pattern)
             return [] if name is None else [(name, part)][:count]
@@ -163,7 +165,7 @@ class _Maker:
 
     def _array(self, schema: dict[str, Any], within: tuple[str, ...]) -> list[Any]:
         items, least = schema.get("items", {}), schema.get("minItems", 0)
-        if least > MOST_ITEMS:
+        if least > MAX_ITEMS:
             raise Unmakeable
         if isinstance(items, list):
             return [self.make(item, within) for item in items]
@@ -201,7 +203,7 @@ def _text(schema: dict[str, Any]) -> str:
 
 
 def _number(schema: dict[str, Any], *, whole: bool) -> float:
-    """Give the first fitting one of a usual number, the limits, what lies between them, and what lies just beside."""
+    """Return the first number that fits: a usual one, a limit, the middle between the limits, or one just beside a limit."""
     least, above = schema.get("minimum"), schema.get("exclusiveMinimum")
     most, below = schema.get("maximum"), schema.get("exclusiveMaximum")
     step = schema.get("multipleOf") or (1 if whole else None)
@@ -220,7 +222,7 @@ def _number(schema: dict[str, Any], *, whole: bool) -> float:
     if len(bounds) > 1:
         tried.append((min(bounds) + max(bounds)) / 2)
     if step is not None:
-        # Also the multiples next to each of those.
+        # Try the multiples next to each of those too.
         tried += [multiple * step for one in tried for multiple in (math.ceil(one / step), math.floor(one / step))]
     tried += [bound + (step or 0.5) * side for bound in bounds for side in (1, -1)]
     for number in tried:

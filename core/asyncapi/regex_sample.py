@@ -1,4 +1,4 @@
-"""A text that a regular expression takes."""
+"""A text that a regular expression matches."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ _CLASSES = {"d": "0", "w": "a", "s": " ", "D": "a", "W": "-", "S": "a"}
 _CONTROL = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v"}
 _USUAL = ("text", "a", "A", "0", "1", "1.5", "AB", "12", "a1", "A1", "ABC-123", "abc-123", "a@b.example")
 _PRINTABLE = "a0A-_ " + "".join(map(chr, range(33, 127)))
-MOST_CHARACTERS = 1000
+MAX_CHARACTERS = 1000
 
 
 def sample(pattern: str, shortest: int = 0, longest: int | None = None) -> str | None:
-    """Give a text of ``shortest`` to ``longest`` characters in which ``pattern`` is found, always the same one.
+    """Return a text of ``shortest`` to ``longest`` characters that ``pattern`` matches, always the same one.
 
-    It knows literals, classes, groups, alternatives and repeats; None where that is not enough.
+    Literals, classes, groups, alternatives and repeats are understood. Return None if these are not enough.
     """
     try:
         with warnings.catch_warnings():
-            # Pydantic's patterns are those of another library: what Python finds doubtful in them is no news to anybody.
+            # Pydantic's patterns are written for another library, so that Python's warnings about them help nobody.
             warnings.simplefilter("ignore")
             expression = re.compile(pattern)
             made = _Reader(pattern).read()
@@ -33,7 +33,7 @@ def sample(pattern: str, shortest: int = 0, longest: int | None = None) -> str |
 
 
 class _Reader:
-    """Reads a pattern from left to right and writes the shortest text it can; whoever calls checks the result."""
+    """Reads a pattern from left to right and makes a short text for it. The caller checks whether the text matches."""
 
     def __init__(self, pattern: str) -> None:
         self._pattern = pattern
@@ -65,7 +65,7 @@ class _Reader:
         while self._peek() not in {"", "|", ")"}:
             part = self._one()
             times = self._repeats()
-            if len(part) * times > MOST_CHARACTERS:
+            if len(part) * times > MAX_CHARACTERS:
                 raise ValueError(times)
             parts.append(part * times)
         return "".join(parts)
@@ -112,7 +112,7 @@ class _Reader:
             if kind == "P" and self._peek() == "<":
                 self._at = self._pattern.index(">", self._at) + 1
             elif kind in "=!" or (kind == "<" and self._peek() in {"=", "!"}):
-                # What is looked for ahead or behind adds nothing of its own.
+                # A lookahead or a lookbehind adds no text.
                 silent = True
                 if kind == "<":
                     self._take()
@@ -123,7 +123,7 @@ class _Reader:
         return "" if silent else inner
 
     def _repeats(self) -> int:
-        """Give how often what was read comes: the fewest times allowed, but once where that is never."""
+        """Read how often the last part is repeated. Return the fewest times allowed, but 1 for ``*``."""
         found = re.compile(r"(?:([*?+])|\{(\d*)(?:,\d*)?\})[?+]?").match(self._pattern, self._at)
         if found is None:
             return 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.asyncapi.html import Markup, inline
+from core.asyncapi.page.words import Fact, Words, inline, plain
 
 _DELIVERY = {
     "at_least_once": (
@@ -26,15 +26,15 @@ _AT_QOS_0 = (
 )
 
 
-def delivery(operation: dict[str, Any]) -> tuple[str, str]:
-    """Give how often an operation handles a message, in a few words and in a sentence."""
-    if operation["bindings"]["mqtt"]["qos"] == 0:
-        return _AT_QOS_0
-    return _DELIVERY[operation["x-routemq-delivery"]]
+def delivery(operation: dict[str, Any]) -> Fact:
+    """Return how often an operation handles a message: its name, and what it means."""
+    at_qos_0 = operation["bindings"]["mqtt"]["qos"] == 0
+    name, meaning = _AT_QOS_0 if at_qos_0 else _DELIVERY[operation["x-routemq-delivery"]]
+    return Fact(name, plain(meaning))
 
 
-def order(operation: dict[str, Any]) -> Markup:
-    """Give the order in which an operation handles messages."""
+def order(operation: dict[str, Any]) -> Words:
+    """Return the order in which an operation handles messages."""
     by = operation["x-routemq-order-by"]
     if by == "topic":
         return inline("Messages on one topic are handled one after the other, in the order in which they came.")
