@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from core.transport.connect import connector
 from core.transport.connection import Subscription
 from core.transport.options import parse_url
-from tests.mosquitto import Mosquitto
+from tests.support.mosquitto import Mosquitto
 
 if TYPE_CHECKING:
     from core.mqtt.message import Message

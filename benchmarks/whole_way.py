@@ -28,8 +28,8 @@ import asyncpg
 import psutil
 
 from benchmarks.stores import TABLE, PostgresStore, SqliteStore, Store, new_server
-from tests.mosquitto import Mosquitto
-from tests.worker import Project
+from tests.support.mosquitto import Mosquitto
+from tests.support.worker import Project
 
 ROOT = Path(__file__).parents[1]
 BENCH = ROOT / ".bench"

@@ -9,8 +9,8 @@ import pytest
 
 from core import rate_limit
 from core.errors import CounterUnreachableError
-from tests.redis_server import RedisServer, require_redis
-from tests.waiting import until
+from tests.support.redis_server import RedisServer, require_redis
+from tests.support.waiting import until
 
 ROUTER = """
 from core.rate_limit import RateLimit

@@ -11,7 +11,7 @@ from jsonschema import Draft7Validator
 from referencing import Registry
 from referencing.exceptions import NoSuchResource
 
-from tests.worker import ROOT
+from tests.support.worker import ROOT
 
 FILE = "3.0.0.json"
 

@@ -15,7 +15,7 @@ from core.codecs.payload import reader, writer
 from core.errors import PayloadError, RouteError
 from core.mqtt.message import Message
 from core.router import Router
-from tests.codecs.messages import Other, Reading
+from tests.support.protobuf_messages import Other, Reading
 
 LIMITS = Limits()
 

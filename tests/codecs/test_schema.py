@@ -19,7 +19,7 @@ from core.context import Context
 from core.errors import PayloadError, RouteError, SchemaError
 from core.mqtt.message import Message
 from core.router import Router
-from tests.delivery.worker import running
+from tests.support.memory_worker import running
 
 LIMITS = Limits()
 

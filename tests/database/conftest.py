@@ -10,7 +10,7 @@ from sqlalchemy import event
 
 from core.database.current import configured
 from core.model import Model
-from tests.postgres import postgres
+from tests.support.postgres import postgres
 
 
 def url_of(kind: str, folder: Path) -> str:

@@ -34,7 +34,7 @@ from core.database.current import configured
 from core.database.statements.array_insert import array_insert
 from core.database.statements.defaults import maker_of_default
 from core.model import Model
-from tests.postgres import postgres
+from tests.support.postgres import postgres
 
 DIALECT = postgresql.asyncpg.dialect()
 

@@ -10,8 +10,8 @@ from sqlalchemy.exc import IntegrityError
 
 from core.database.current import configured
 from core.model import Model
-from tests.database.models import Everything, Meter, Odd, Pair, Plain, Point, Truck
 from tests.database.test_gather import everything
+from tests.support.models import Everything, Meter, Odd, Pair, Plain, Point, Truck
 
 
 @pytest.fixture(autouse=True)

@@ -16,9 +16,9 @@ from core.database.current import configured
 from core.database.fault import Fault, fault_of
 from core.errors import DatabaseUnreachableError
 from core.model import Model
-from tests.database.models import Meter, Plain
-from tests.postgres import Postgres, postgres
-from tests.waiting import until
+from tests.support.models import Meter, Plain
+from tests.support.postgres import Postgres, postgres
+from tests.support.waiting import until
 
 
 async def raised(call) -> BaseException:

@@ -17,7 +17,7 @@ from core.database.engine import Database
 from core.database.statements.gather import MAX_ROWS
 from core.database.statements.upsert import upsert_of
 from core.model import Model
-from tests.database.models import Everything, Meter, MeterReading, Odd, Pair, Plain, Point, State, Truck
+from tests.support.models import Everything, Meter, MeterReading, Odd, Pair, Plain, Point, State, Truck
 
 
 @pytest.fixture(autouse=True)

@@ -16,8 +16,8 @@ from sqlalchemy.orm import selectinload
 from core.database.current import configured
 from core.errors import DatabaseDisabledError, ModelError
 from core.model import Base, Model, Page
-from tests.database.models import Everything, Meter, MeterReading, Odd, Pair, Plain, Point, State, Truck, Vehicle
-from tests.waiting import until
+from tests.support.models import Everything, Meter, MeterReading, Odd, Pair, Plain, Point, State, Truck, Vehicle
+from tests.support.waiting import until
 
 
 @pytest.fixture(autouse=True)

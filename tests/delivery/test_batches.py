@@ -10,8 +10,8 @@ from core.errors import BatchError, DatabaseUnreachableError, RetryLater, RouteE
 from core.handling import outage
 from core.retry import Retry
 from core.router import Router
-from tests.delivery.worker import running
-from tests.waiting import until
+from tests.support.memory_worker import running
+from tests.support.waiting import until
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from core.handling import outage
 from core.records.dead_letter_file import DeadLetterFile
 from core.retry import Retry
 from core.router import Router
-from tests.delivery.worker import running
-from tests.waiting import until
+from tests.support.memory_worker import running
+from tests.support.waiting import until
 
 
 @pytest.fixture

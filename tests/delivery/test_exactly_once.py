@@ -20,9 +20,9 @@ from core.records.tables import metadata
 from core.retry import Retry
 from core.router import Router
 from tests.database.conftest import url_of
-from tests.database.models import Meter, Plain
-from tests.delivery.worker import running
-from tests.waiting import until
+from tests.support.memory_worker import running
+from tests.support.models import Meter, Plain
+from tests.support.waiting import until
 
 
 @pytest.fixture(params=["sqlite", "postgresql"], autouse=True)

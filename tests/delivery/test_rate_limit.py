@@ -23,8 +23,8 @@ from core.retry import Retry
 from core.router import Router
 from core.testing import TestClient
 from tests.database.conftest import url_of
-from tests.database.models import Meter, Plain
-from tests.delivery.worker import running
+from tests.support.memory_worker import running
+from tests.support.models import Meter, Plain
 
 
 @pytest.fixture

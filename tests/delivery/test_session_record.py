@@ -16,8 +16,8 @@ from core.session.session import Session
 from core.transport.brokers.memory import MemoryBroker
 from core.transport.connection import Subscription
 from tests.database.conftest import url_of
-from tests.transport.recorder import Recorder
-from tests.waiting import until
+from tests.support.recorder import Recorder
+from tests.support.waiting import until
 
 
 @pytest.fixture(params=["file", "sqlite", "postgresql"])

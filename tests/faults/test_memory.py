@@ -7,8 +7,8 @@ import re
 
 import psutil
 
-from tests.faults.stream import SOAK
-from tests.waiting import until
+from tests.support.stream import SOAK
+from tests.support.waiting import until
 
 MESSAGES = 1_000_000 if SOAK else 60_000
 MAX_MIB = 150

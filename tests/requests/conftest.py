@@ -8,8 +8,8 @@ from core.publisher import Publisher, use_publisher
 from core.session import session
 from core.transport.connect import connector
 from tests.application.conftest import project  # noqa: F401 - a fixture
-from tests.mosquitto import Mosquitto
-from tests.requests.device import Devices
+from tests.support.device import Devices
+from tests.support.mosquitto import Mosquitto
 from tests.transport.conftest import options
 
 

@@ -11,7 +11,7 @@ from core.errors import ConnectionLostError, RequestError, RequestTimeoutError, 
 from core.publisher import publish, use_publisher
 from core.request import request
 from core.session import answers
-from tests.waiting import until
+from tests.support.waiting import until
 
 
 @pytest.fixture(params=["native 5", "aiomqtt 5"])

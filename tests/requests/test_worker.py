@@ -13,10 +13,10 @@ from core.mqtt.publication import Publication
 from core.session.session import Session
 from core.transport.connect import connector
 from core.transport.connection import Subscription
+from tests.support.recorder import Recorder
+from tests.support.waiting import until
+from tests.support.worker import ROOT
 from tests.transport.conftest import options
-from tests.transport.recorder import Recorder
-from tests.waiting import until
-from tests.worker import ROOT
 
 ASKING = """
     from core.publisher import publish

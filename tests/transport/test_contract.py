@@ -11,13 +11,13 @@ import pytest
 from core.errors import ConnectionLostError
 from core.mqtt.publication import Publication
 from core.transport.connection import Subscription
-from tests.waiting import until
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from core.transport.connection import Connection
-    from tests.transport.recorder import Recorder
+    from tests.support.recorder import Recorder
 
 
 def one(topic_filter: str = "t/#", qos: int = 1) -> Subscription:

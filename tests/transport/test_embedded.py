@@ -20,10 +20,10 @@ from core.transport.brokers import embedded as module
 from core.transport.brokers.embedded import EmbeddedBroker, find_running
 from core.transport.connect import connector
 from core.transport.connection import Subscription
-from tests.mosquitto import MOSQUITTO_PUB, Mosquitto, free_pair, require_mosquitto
+from tests.support.mosquitto import MOSQUITTO_PUB, Mosquitto, free_pair, require_mosquitto
+from tests.support.recorder import Recorder
+from tests.support.waiting import until
 from tests.transport.conftest import options
-from tests.transport.recorder import Recorder
-from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,7 @@ from core.session.filters import Filters
 from core.session.session import Session
 from core.transport.brokers.memory import MemoryBroker, MemoryConnection
 from core.transport.connection import Deaf, Subscription
-from tests.waiting import until
+from tests.support.waiting import until
 
 
 @pytest.fixture(autouse=True)

@@ -15,10 +15,10 @@ from core.mqtt.publication import Publication
 from core.transport.connect import connector
 from core.transport.connection import Subscription
 from core.transport.native.wire import BUFFER, Wire
-from tests.mosquitto import Mosquitto
+from tests.support.mosquitto import Mosquitto
+from tests.support.recorder import Recorder
+from tests.support.waiting import until
 from tests.transport.conftest import options
-from tests.transport.recorder import Recorder
-from tests.waiting import until
 
 CONNACK = mqtt5.ConnAckPacket().write()
 

@@ -16,11 +16,11 @@ from core.session.session import Session
 from core.transport.brokers.memory import MemoryBroker
 from core.transport.connect import connector
 from core.transport.connection import Subscription
-from tests.mosquitto import Mosquitto
-from tests.proxy import Proxy
+from tests.support.mosquitto import Mosquitto
+from tests.support.proxy import Proxy
+from tests.support.recorder import Recorder
+from tests.support.waiting import until
 from tests.transport.conftest import options
-from tests.transport.recorder import Recorder
-from tests.waiting import until
 
 WILL = Publication("status/x", b"offline", qos=1, retain=True)
 

@@ -17,10 +17,10 @@ from core.session.session import Session
 from core.transport.brokers.memory import MemoryBroker
 from core.transport.connect import connector
 from core.transport.connection import Subscription
-from tests.mosquitto import Mosquitto, free_port
+from tests.support.mosquitto import Mosquitto, free_port
+from tests.support.recorder import Recorder
+from tests.support.waiting import until
 from tests.transport.conftest import options
-from tests.transport.recorder import Recorder
-from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)

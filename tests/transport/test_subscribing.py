@@ -10,8 +10,8 @@ from core.session.presence import Presence
 from core.session.session import Session
 from core.transport.brokers.memory import MemoryBroker, MemoryConnection
 from core.transport.connection import Subscription
-from tests.transport.recorder import Recorder
-from tests.waiting import until
+from tests.support.recorder import Recorder
+from tests.support.waiting import until
 
 
 class Slow(MemoryConnection):

@@ -14,11 +14,11 @@ from core.mqtt.publication import Publication
 from core.publisher import Publisher
 from core.transport.connect import connector
 from core.transport.options import parse_url
-from tests.postgres import fetch
-from tests.waiting import until
+from tests.support.postgres import fetch
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
-    from tests.worker import Project, Worker
+    from tests.support.worker import Project, Worker
 
 SOAK = bool(os.environ.get("ROUTEMQ_SOAK"))
 """Whether the long form of the tests runs: make soak."""

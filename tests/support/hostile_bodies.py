@@ -10,7 +10,7 @@ import cbor2
 import msgpack
 import zstandard
 
-from tests.codecs.messages import Node, Other, Reading
+from tests.support.protobuf_messages import Node, Other, Reading
 
 GOOD = {"name": "m", "value": 21.5, "at": "2026-01-02T03:04:05Z"}
 JSON_BODY = json.dumps(GOOD).encode()

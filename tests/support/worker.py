@@ -12,9 +12,9 @@ from pathlib import Path
 from textwrap import dedent
 
 from config.settings import PREFIXES
-from tests.waiting import until
+from tests.support.waiting import until
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MAIN = 'from bootstrap.cli import main\n\nif __name__ == "__main__":\n    main()\n'
 
 

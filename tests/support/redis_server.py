@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mosquitto import free_port, wait_for_port
+from tests.support.mosquitto import free_port, wait_for_port
 
 REDIS = shutil.which("redis-server")
 

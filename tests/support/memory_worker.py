@@ -15,7 +15,7 @@ from core.records.dead_letter_table import DeadLetterTable
 from core.retry import Retry
 from core.session.session import Session
 from core.transport.brokers.memory import MemoryBroker
-from tests.waiting import until
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
