@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,20 @@ def test_docstrings_are_plain(file: str) -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module):
             said = ast.get_docstring(node) or ""
             assert not RIDDLES.match(said), f"{file}: {getattr(node, 'name', 'the module')} begins with {said[:40]!r}"
+
+
+def test_the_page_on_architecture_shows_the_layers_that_are_held() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    layers = {contract["id"]: contract["layers"] for contract in contracts if contract["type"] == "layers"}
+    held = [layer.split(" | ") for layer in layers["house"][:-1]]
+    held += [[f"core/{room}" for room in layer.split(" | ")] for layer in layers["core"]]
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    shown = page.partition("imports only from rows below its own:\n\n")[2].partition("\n\n")[0]
+    assert [line.strip().split(", ") for line in shown.splitlines()] == held
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_page_on_architecture_names_every_room(room: str) -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = [room, str(Path(room).parent)] if room.count("/") > 1 else [room]
+    assert any(f"`{name}/`" in page or f"`{Path(name).name}/`" in page for name in named) or room == "core"
