@@ -6,9 +6,10 @@ import secrets
 from collections import deque
 from datetime import UTC, datetime
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.records.tables import processed
@@ -28,6 +29,11 @@ It is half of the packet identifiers that there are (MQTT 5, 2.2.1), so that a b
 not come to the same identifier again by then.
 """
 _INSERT = insert(processed).returning(processed.c.id)
+_INSERT_OF: dict[str, Any] = {
+    name: insert_of(processed).on_conflict_do_nothing(index_elements=["unit"]).returning(processed.c.id)
+    for name, insert_of in (("postgresql", postgresql.insert), ("sqlite", sqlite.insert))
+}
+"""The same, for a name that a transaction in doubt may have."""
 _DIGEST = 8
 _ENTRY = 2 + _DIGEST
 
@@ -88,20 +94,29 @@ class Packets:
         known = self._known.get(message.packet_id)
         return known is not None and self._count - known[1] < MAX_PACKETS and known[0] == digest(message)
 
-    async def record(self, session: AsyncSession | AsyncConnection, messages: Iterable[Message]) -> Record:
-        """Write that ``messages`` were processed, in the transaction of ``session``, and trim what cannot come again."""
+    async def record(
+        self, session: AsyncSession | AsyncConnection, messages: Iterable[Message], name: str | None = None
+    ) -> Record | None:
+        """Write that ``messages`` were processed, in the transaction of ``session``, and trim what cannot come again.
+
+        ``name`` is that of a transaction whose commit is in doubt. The unique index waits until it has ended. Return None
+        where it was committed.
+        """
         packets = b"".join(m.packet_id.to_bytes(2, "big") + digest(m) for m in messages if m.qos)
-        record = Record(secrets.token_hex(16), packets)
+        record = Record(name or secrets.token_hex(16), packets)
         row = {
             "client_id": self._client_id,
             "broker": self._broker,
-            "unit": record.unit,
+            "unit": record.name,
             "packets": packets,
             "committed_at": datetime.now(UTC),
         }
         connection = await session.connection() if isinstance(session, AsyncSession) else session
-        result = await connection.execute(_INSERT, row)
-        record.number = result.scalar_one()
+        statement = _INSERT if name is None else _INSERT_OF[connection.dialect.name]
+        number = (await connection.execute(statement, row)).scalar_one_or_none()
+        if number is None:
+            return None
+        record.number = number
         gone = self._too_old()
         if gone:
             await connection.execute(delete(processed).where(*self._own, processed.c.id <= gone))
@@ -126,20 +141,14 @@ class Packets:
         while self._rows and self._rows[0][0] <= record.trims:
             self._packets -= self._rows.popleft()[1]
 
-    async def has(self, record: Record) -> bool:
-        """Ask the database whether the transaction of ``record`` was committed: its answer may have been lost."""
-        async with self._begin() as connection:
-            found = await connection.execute(select(processed.c.id).where(processed.c.unit == record.unit))
-            return found.first() is not None
-
 
 class Record:
-    """One row of the table: ``unit`` is a random name of the transaction, by which it can be looked up."""
+    """One row of the table. ``name`` is a random name of the transaction."""
 
-    __slots__ = ("number", "packets", "trims", "unit")
+    __slots__ = ("name", "number", "packets", "trims")
 
-    def __init__(self, unit: str, packets: bytes) -> None:
-        self.unit = unit
+    def __init__(self, name: str, packets: bytes) -> None:
+        self.name = name
         self.packets = packets
         self.number = 0
         self.trims = 0
