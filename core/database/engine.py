@@ -11,6 +11,7 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 
+from core.database.fault import Fault, fault_of
 from core.database.pool import PoolOptions
 from core.database.statements.gather import Gather
 from core.database.url import check_url
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from sqlalchemy import MetaData
-    from sqlalchemy.engine import Connection, Dialect
+    from sqlalchemy.engine import Connection, Dialect, ExceptionContext
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 SQLITE_BUSY_TIMEOUT = 10.0
 """Seconds that a statement waits for another connection's transaction on the same SQLite file."""
+READ_ONLY = "25006"
+"""The SQLSTATE of a statement that writes, on a standby."""
 _CREATE_TABLES_LOCK = 0x526F7574654D51
 
 
@@ -56,6 +59,7 @@ class Database:
         self.engine: AsyncEngine = create_async_engine(self.url, **options)
         self.session = async_sessionmaker(self.engine, expire_on_commit=False)
         event.listen(self.engine.sync_engine, "do_connect", _connect)
+        event.listen(self.engine.sync_engine, "handle_error", _throw_away)
         if self.is_sqlite:
             _listen_sqlite(self.engine)
         self.gathers = bool(self.engine.dialect.insert_executemany_returning_sort_by_parameter_order)
@@ -119,8 +123,17 @@ def _connect(dialect: Dialect, record: object, arguments: list[Any], options: di
     """Connect, and say of a failure that the database had it: a handler's own ConnectionRefusedError looks the same."""
     try:
         return dialect.connect(*arguments, **options)
-    except OSError as error:
+    except Exception as error:
+        # What keeps a connection from being made is never a message's: no primary yet, a pooler that is full, a broken line.
+        if fault_of(error) is not Fault.MESSAGE:
+            raise
         raise DatabaseUnreachableError(f"the database cannot be reached: {one_line(error)}") from error
+
+
+def _throw_away(context: ExceptionContext) -> None:
+    """Have the pool throw its connections away where the server has become a standby: others lead to the primary."""
+    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
+        context.is_disconnect = True
 
 
 def _listen_sqlite(engine: AsyncEngine) -> None:

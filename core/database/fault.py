@@ -35,9 +35,13 @@ _SQLSTATES = {
     "57P05": Fault.INFRASTRUCTURE,  # idle_session_timeout
     "58": Fault.INFRASTRUCTURE,  # system errors: input and output
     "25006": Fault.INFRASTRUCTURE,  # read_only_sql_transaction: a standby, until the fail-over is through
+    "57014": Fault.INFRASTRUCTURE,  # query_canceled: statement_timeout, mostly behind a lock
+    "55P03": Fault.INFRASTRUCTURE,  # lock_not_available: somebody holds the table, a migration for instance
+    "25P03": Fault.INFRASTRUCTURE,  # idle_in_transaction_session_timeout
+    "26000": Fault.INFRASTRUCTURE,  # invalid_sql_statement_name: a pooler gave the connection to another server session
+    "42P05": Fault.INFRASTRUCTURE,  # duplicate_prepared_statement: likewise
     "40001": Fault.AGAIN,  # serialization_failure
     "40P01": Fault.AGAIN,  # deadlock_detected
-    "55P03": Fault.AGAIN,  # lock_not_available
     "28": Fault.SETUP,  # invalid authorization
     "3D000": Fault.SETUP,  # invalid_catalog_name: no such database
 }

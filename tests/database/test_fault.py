@@ -7,15 +7,21 @@ import os
 import sqlite3
 import stat
 import threading
+from pathlib import Path
+from typing import Any
 
 import pytest
+from asyncpg.exceptions import TargetServerAttributeNotMatched
 from sqlalchemy import text
+from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from core.database.current import configured
+from core.database.engine import _connect
 from core.database.fault import Fault, fault_of
 from core.errors import DatabaseUnreachableError
 from core.model import Model
+from tests.database.conftest import url_of
 from tests.support.models import Meter, Plain
 from tests.support.postgres import Postgres, postgres
 from tests.support.waiting import until
@@ -218,4 +224,35 @@ async def test_causes_and_groups_are_looked_through():
     circle = ValueError()
     circle.__cause__ = circle
     assert fault_of(circle) is Fault.MESSAGE
+    await Model.close()
+
+
+async def test_what_keeps_a_connection_from_being_made_is_never_the_messages() -> None:
+    # No server is a primary, as in the middle of a fail-over: asyncpg says so with an error that has no SQLSTATE.
+    class NoPrimary(DefaultDialect):
+        def connect(self, *arguments: Any, **options: Any) -> Any:
+            raise TargetServerAttributeNotMatched("None of the hosts match the target attribute requirement")
+
+    with pytest.raises(DatabaseUnreachableError, match="match the target attribute") as caught:
+        _connect(NoPrimary(), None, [], {})
+    assert fault_of(caught.value) is Fault.INFRASTRUCTURE
+
+
+async def test_a_connection_to_a_standby_is_thrown_away(tmp_path: Path) -> None:
+    Model.configure(url_of("postgresql", tmp_path))
+    database = configured()
+    await database.create_tables(Plain.metadata)
+
+    async def process() -> int:
+        async with database.engine.connect() as connection:
+            return int((await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one())
+
+    before = await process()
+    assert await process() == before
+    with pytest.raises(DBAPIError) as caught:
+        async with database.begin() as connection:
+            await connection.execute(text("SET TRANSACTION READ ONLY"))
+            await connection.execute(text("INSERT INTO meters (serial) VALUES ('a')"))
+    assert fault_of(caught.value) is Fault.INFRASTRUCTURE
+    assert await process() != before
     await Model.close()

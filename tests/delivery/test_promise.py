@@ -160,7 +160,7 @@ async def test_a_commit_that_goes_on_after_its_answer_was_lost_is_waited_for(rou
     async with running(router, exactly_once=True) as worker:
         mode = worker.engine.exactly_once
         assert mode is not None
-        begin, cuts = mode.begin, [True, True]
+        begin, cuts = mode.begin, [True]
 
         @asynccontextmanager
         async def losing() -> AsyncIterator[AsyncSession]:
