@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from typing import Unpack
 
+    from core.delivery.transactions import ExactlyOnce
     from core.mqtt.message import Properties
     from core.records.dead_letters import Also, DeadLetter, DeadLetters
     from core.router import Router
@@ -90,6 +91,12 @@ class MemoryWorker:
             )
         )
         self.ledger = self.engine.ledger
+
+    @property
+    def exactly_once(self) -> ExactlyOnce:
+        """What exactly-once routes need, which must be there."""
+        assert self.engine.exactly_once is not None
+        return self.engine.exactly_once
 
     async def start(self) -> None:
         await self.engine.load()
