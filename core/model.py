@@ -168,6 +168,11 @@ class ModelType(DeclarativeAttributeIntercept):
         cls, model: type[M], rows: Sequence[Mapping[str, Any] | M], /, *, returning: Literal[False]
     ) -> None: ...
 
+    @overload
+    async def create_many(
+        cls, model: type[M], rows: Sequence[Mapping[str, Any] | M], /, *, returning: bool
+    ) -> list[M] | None: ...
+
     async def create_many(
         cls, model: type[M], rows: Sequence[Mapping[str, Any] | M], /, *, returning: bool = True
     ) -> list[M] | None:

@@ -39,6 +39,15 @@ class Deadlines:
         self._runs: dict[float, dict[Run, None]] = {}
         self._timers: dict[float, asyncio.TimerHandle] = {}
 
+    def __len__(self) -> int:
+        """Return the number of runs under way."""
+        return sum(map(len, self._runs.values()))
+
+    @property
+    def ticking(self) -> bool:
+        """Whether a timer waits for a deadline."""
+        return bool(self._timers)
+
     def begin(self, delivery: Delivery, timeout: float) -> Run:
         """Start the clock of a run in the current task, which is cancelled after ``timeout`` seconds."""
         loop = asyncio.get_running_loop()
