@@ -28,6 +28,11 @@ class Filters:
         self._waiting: dict[str, asyncio.Future[None]] = {}
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def had(self) -> frozenset[str]:
+        """The filters that the broker has."""
+        return frozenset(self._had)
+
     async def add(self, subscription: Subscription) -> None:
         """Subscribe, now and on each later connection; return when the broker has it. Raises BrokerRefusedError."""
         name = subscription.topic_filter
