@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from core.codecs.limits import DEFAULT, Limits
+from core.codecs.plain import json_ready
 from core.database.fault import Fault, fault_of
 from core.errors import NoRouteError, SchemaError, one_line
 from core.records.dead_letters import DeadLetter
-from core.records.json import json_ready
 
 if TYPE_CHECKING:
     from core.handling.delivery import Delivery

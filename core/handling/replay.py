@@ -9,7 +9,7 @@ from core.database.fault import Fault, fault_of
 from core.errors import ReplayStoppedError, one_line
 from core.handling.delivery import Delivery, routed
 from core.mqtt.message import Message
-from core.records.json import from_json
+from core.records.properties import properties_from_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -73,7 +73,7 @@ async def run_again(
 
 
 def _delivery(router: Router, letter: DeadLetter) -> Delivery:
-    properties = from_json(letter.properties)
+    properties = properties_from_json(letter.properties)
     message = Message(letter.topic, letter.body, letter.qos, 0, 0, properties, retain=letter.retain)
     delivery = routed(router, message)
     delivery.first_at = letter.first_at.timestamp()

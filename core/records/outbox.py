@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, insert, select
 
+from core.codecs.plain import json_ready
 from core.database.fault import Fault, fault_of
 from core.errors import one_line
 from core.mqtt.publication import Publication, check_publication
 from core.publisher import Outgoing
-from core.records.json import from_json, json_ready
+from core.records.properties import properties_from_json
 from core.records.tables import outbox
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class Outbox:
 
     async def _send_in_order(self, rows: list[Any]) -> None:
         for row in rows:
-            properties = from_json(row.properties)
+            properties = properties_from_json(row.properties)
             try:
                 await self._outgoing.send(Publication(row.topic, row.body, row.qos, row.retain, properties))
             except Exception as error:

@@ -11,13 +11,14 @@ from typing import Protocol
 
 import pytest
 
+from core.codecs.plain import json_ready
 from core.database.current import configured
 from core.handling.replay import every
 from core.model import Model
 from core.records.dead_letter_file import DeadLetterFile
 from core.records.dead_letter_table import DeadLetterTable
 from core.records.dead_letters import DeadLetter, DeadLetterStore
-from core.records.json import from_json, json_ready
+from core.records.properties import properties_from_json
 from core.records.tables import metadata
 from tests.database.conftest import url_of
 
@@ -143,5 +144,5 @@ async def test_a_line_that_a_power_cut_left_is_passed_over(tmp_path: Path, caplo
 
 def test_properties_come_back_as_handlers_know_them() -> None:
     properties = {"correlation_data": b"\x00\xff", "user_property": [("a", "1"), ("a", "2")], "content_type": "x"}
-    assert from_json(json_ready(properties)) == properties
-    assert from_json(None) is None
+    assert properties_from_json(json_ready(properties)) == properties
+    assert properties_from_json(None) is None
