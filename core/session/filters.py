@@ -58,6 +58,11 @@ class Filters:
         self._had.clear()
         self._stir()
 
+    @property
+    def had(self) -> frozenset[str]:
+        """The filters that the broker has."""
+        return frozenset(self._had)
+
     async def stop(self) -> None:
         """Leave the rest to the end of the session."""
         if self._task is not None:

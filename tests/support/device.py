@@ -25,6 +25,7 @@ class Devices:
     """
 
     def __init__(self, port: int, version: str = "5") -> None:
+        self.messages: list[MQTTMessage] = []
         self.heard: list[tuple[str, dict[str, Any]]] = []
         self._subscribed = threading.Event()
         self.paho = Client(
@@ -54,6 +55,7 @@ class Devices:
 
     def _on_message(self, paho: Client, userdata: object, message: MQTTMessage) -> None:
         command = json.loads(message.payload)
+        self.messages.append(message)
         self.heard.append((message.topic, command))
         if command.get("silent"):
             return

@@ -124,6 +124,13 @@ class Stream:
         await self._publisher.stop()
         return sum(self.sent.values())
 
+    async def close(self) -> None:
+        """Cut off what still publishes, and disconnect."""
+        for task in self._tasks:
+            task.cancel()
+        if self._publisher is not None:
+            await self._publisher.stop()
+
     # -- what became of them -------------------------------------------------------------------------------------------
 
     async def _ask(self, sql: str) -> list[tuple[Any, ...]]:
