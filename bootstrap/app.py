@@ -45,15 +45,16 @@ SOON = 5.0
 class Application:
     """One worker: a session with the broker, the consumer behind it, and a database.
 
-    ``start`` returns when all of it stands, but for the connection to the broker, which is tried for ever. ``stop`` takes
-    nothing in any more, finishes what is in hand, and lets go of everything in the opposite order.
+    ``start`` returns when all of it stands, except for the connection to the broker, which is tried for ever. ``stop`` takes
+    nothing in any more, finishes what is in hand, and lets go of everything in the opposite order. It lives in the runtime
+    in which it is made (see ``core.runtime.Runtime``): a second one in the same process needs one of its own.
     """
 
     def __init__(self, settings: Settings, router: Router, say: Callable[[str], None] = print) -> None:
         self.settings = settings
         self.router = router
         self.engine: Engine | None = None
-        self._runtime = current()
+        self.runtime = current()
         self._say = say
         self._broker: EmbeddedBroker | None = None
         self._session: Session | None = None
@@ -62,7 +63,11 @@ class Application:
         self._ready: asyncio.Task[None] | None = None
 
     async def start(self) -> asyncio.Task[None]:
-        """Start; give the session's task, which ends by itself only with a SessionTakenOverError. Raises StartError."""
+        """Start. Return the session's task, which ends by itself only with a SessionTakenOverError. Raise StartError."""
+        with self.runtime.used():
+            return await self._start()
+
+    async def _start(self) -> asyncio.Task[None]:
         settings = self.settings
         self.router.freeze()
         jobs = jobs_of(controllers())
@@ -148,10 +153,13 @@ class Application:
         log.info("ready: connected by MQTT %s, %d topic filter%s subscribed", version, filters, "s" * (filters != 1))
 
     async def stop(self, hurry: asyncio.Event | None = None) -> None:
-        """Stop in order; ``hurry``, once set, cuts off what is still in hand."""
+        """Stop in order. ``hurry``, once set, cuts off what is still in hand."""
+        with self.runtime.used():
+            await self._stop(hurry or asyncio.Event())
+
+    async def _stop(self, hurry: asyncio.Event) -> None:
         if self._ready is not None:
             self._ready.cancel()
-        hurry = hurry or asyncio.Event()
         if self.engine is not None:
             await self.engine.finish(hurry, self.settings.shutdown_timeout)
         if self._session is not None:
