@@ -10,7 +10,7 @@ from sqlalchemy import delete
 from sqlalchemy.dialects import postgresql, sqlite
 
 from core.database import transaction
-from core.database.statements.gather import Kind
+from core.database.statements.gather import KeyedStatement
 from core.errors import MessageError
 from core.middleware import Passed
 from core.records.tables import dedup
@@ -26,19 +26,19 @@ TRIM_EVERY = 60.0
 _INSERT: dict[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 
 
-class _Seen(Kind):
-    """INSERT ... ON CONFLICT DO NOTHING of routes and keys; the result says which were new."""
+class _Seen(KeyedStatement):
+    """INSERT ... ON CONFLICT DO NOTHING of routes and keys. The result of a call is whether its key is new."""
 
-    def apart(self, value: Any) -> Hashable:
-        """Keep the same key apart: the second one must see the row of the first."""
+    def key(self, value: Any) -> Hashable:
+        """Return the route and the key, since the second call with a key must find the row of the first."""
         return value  # type: ignore[no-any-return]
 
-    def order(self, values: Sequence[Any]) -> list[int]:
-        """Sorted, so that several workers do not deadlock."""
+    def order(self, values: Sequence[Any]) -> Sequence[int]:
+        """Return the order of routes and keys. Workers that insert the same keys in different orders would deadlock."""
         return sorted(range(len(values)), key=values.__getitem__)
 
     async def run(self, session: AsyncSession, values: Sequence[tuple[str, str]]) -> Sequence[bool]:
-        """Say for each key whether it was new."""
+        """Return for each key whether it is new."""
         now = datetime.now(UTC)
         statement = _INSERT[session.get_bind().dialect.name](dedup).on_conflict_do_nothing()
         rows = [{"route": route, "key": key, "seen_at": now} for route, key in values]
@@ -59,7 +59,7 @@ def once(handler: Handler, route: str, key: str | Callable[[Any], Any]) -> Handl
         if value is None:
             raise MessageError(f"dedup={key!r}: the message has no such key")
         gathers = transaction.gathers()
-        if gathers is None or not await gathers[0].call(_SEEN, (route, str(value))):
+        if gathers is None or not await gathers.writes.call(_SEEN, (route, str(value))):
             return Passed.DUPLICATE
         return await handler(context)
 

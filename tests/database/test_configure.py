@@ -16,9 +16,9 @@ from core.model import Model
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("postgresql://u:secret@h/db", r"write postgresql\+asyncpg://"),
-        ("postgres://u:secret@h/db", r"write postgresql\+asyncpg://"),
-        ("sqlite:///x.db", r"write sqlite\+aiosqlite://"),
+        ("postgresql://u:secret@h/db", r"Write postgresql\+asyncpg://"),
+        ("postgres://u:secret@h/db", r"Write postgresql\+asyncpg://"),
+        ("sqlite:///x.db", r"Write sqlite\+aiosqlite://"),
         ("oracl://u:secret@h/db", "there is no database 'oracl'"),
         ("postgresql+psycopg2://u:secret@h/db", "is not asynchronous"),
         ("mysql+asyncmy://u:secret@h/db", "pip install asyncmy"),

@@ -162,12 +162,12 @@ async def test_pages() -> None:
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: Model.create(Meter, seral="x"), "Meter has no column 'seral'; did you mean 'serial'"),
-        (lambda: Model.update(Meter, 1, colour="x"), "Meter has no column 'colour'; there are id, serial"),
-        (lambda: Model.where(Meter, seral="x"), "did you mean 'serial'"),
+        (lambda: Model.create(Meter, seral="x"), "Meter has no column 'seral'. Did you mean 'serial'"),
+        (lambda: Model.update(Meter, 1, colour="x"), "Meter has no column 'colour'. Its columns are id, serial"),
+        (lambda: Model.where(Meter, seral="x"), "Did you mean 'serial'"),
         (lambda: Model.upsert(Meter, on=["serial"], kwh=1), "finds the row by 'serial', which is not among"),
         (lambda: Model.upsert(Meter, id=1, readings=[]), "Meter.readings is not a column"),
-        (lambda: Model.upsert(Truck, id=1), "one table; Truck has 2"),
+        (lambda: Model.upsert(Truck, id=1), "one table. Truck has 2"),
         (lambda: Model.find(dict, 1), "dict is not a model"),
         (lambda: Model.find(Meter(serial="x"), 1), "is not a class"),  # type: ignore[arg-type]
         (lambda: Model.find(Pair, "l"), r"the primary key of Pair is a tuple \(left, right\), not 'l'"),

@@ -271,7 +271,7 @@ async def test_the_test_client_moves_the_time_of_limits_and_starts_them_anew(rou
     "text", ["", "100", "100/fortnight", "0/minute", "5/0 minutes", "-1/minute", "1/second;5/minute", "2000000/day", None]
 )
 def test_a_limit_that_is_none_is_refused_with_what_is_right(text: Any) -> None:
-    with pytest.raises(RouteError, match=r"RateLimit\(.*(write a number|at most)"):
+    with pytest.raises(RouteError, match=r"RateLimit\(.*(Write a number|at most)"):
         RateLimit(text)
 
 
