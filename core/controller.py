@@ -21,7 +21,7 @@ class Method:
     def __init__(self, name: str, function: FunctionType, home: type | None) -> None:
         self._name = name
         self._function = function
-        # The controller that defines the function; None where a class that is no controller does.
+        # The controller that defines the function. None where a class that is not a controller does.
         self._home = home
         self._read: dict[type, FunctionType] = {}
 

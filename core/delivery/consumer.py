@@ -125,7 +125,7 @@ class Consumer:
             return delivery, message.topic
         try:
             return delivery, route.key(message, delivery.params)
-        except Exception as error:  # noqa: BLE001 - a user's callable; what it raises costs this message alone
+        except Exception as error:  # noqa: BLE001 - what a user's callable raises costs this message alone
             delivery.refused = MessageError(f"order_by of the route raised {one_line(error)}")
             return delivery, message.topic
 
