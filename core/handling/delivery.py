@@ -33,7 +33,7 @@ class Delivery:
     - ``attempt``: the number of its latest run, counted from 1.
     - ``again``: how often the database has asked for its transaction again.
     - ``first_at``: the time of its first receipt, in seconds since the epoch.
-    - ``record``: the record of a transaction that was committed without an answer.
+    - ``record``: the record of a transaction whose commit got no answer.
     - ``timed_out``: whether its run was cut off at its deadline.
     - ``value``: what the handler returned.
     - ``end``: how it ended. None before that.

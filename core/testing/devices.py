@@ -67,7 +67,7 @@ class Devices:
             await self._connection.close()
 
     def connected(self, connack: Connack) -> None:
-        """Do nothing, because ``start`` has the subscription made."""
+        """Do nothing, because ``start`` subscribes."""
 
     def disconnected(self) -> None:
         """Do nothing, because nothing is under way."""

@@ -185,7 +185,9 @@ async def test_answers_come_as_they_are(devices, publishing):
     assert await request("devices/1/commands", {"body": error}) == {"error": {"code": 7}}
     assert await request("devices/1/commands", b'{"body": "grey"}', codec="text") == "grey"
     assert await request("devices/1/commands", '{"body": "grey"}', codec="raw") == b"grey"
-    with pytest.raises(RequestError, match="the answer from 'devices/1/commands' on 'routemq/test/responses' cannot be read"):
+    with pytest.raises(
+        RequestError, match="the answer from 'devices/1/commands' on 'routemq/test/responses' cannot be read"
+    ):
         await request("devices/1/commands", {"body": "no JSON"})
 
 

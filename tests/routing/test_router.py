@@ -206,7 +206,7 @@ async def two_arguments(one, two):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"handler": Things}, "is a class; give one of its methods"),
+        ({"handler": Things}, "is a class. Give one of its methods"),
         ({"handler": "text"}, "is not callable"),
         ({"handler": no_arguments}, "must take one argument"),
         ({"handler": two_arguments}, "must take one argument"),
