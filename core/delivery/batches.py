@@ -1,4 +1,4 @@
-"""Routes that take many messages at once: what waits goes to the handler as one list."""
+"""Routes with ``batch``: the messages that wait go to the handler as one list."""
 
 from __future__ import annotations
 
@@ -19,14 +19,21 @@ if TYPE_CHECKING:
 
 
 class _Batch(SharedRuns):
-    """The messages of one route with ``batch``."""
+    """The messages of one route with ``batch``.
+
+    What happens when the handler raises:
+
+    - A message that a ``BatchError`` blames runs alone from then on. The others of the list count as done.
+    - After any other error the list is halved, and each half runs again, until the message that fails is alone.
+    - Messages that cannot be read are not in the list. They run alone, which makes dead letters of them.
+    """
 
     def __init__(self, most: int, dispatch: Dispatch, ended: Callable[[Delivery], None]) -> None:
         super().__init__(most, ended)
         self._dispatch = dispatch
 
     async def _attempt(self, taken: list[Keyed]) -> None:
-        """Bring ``taken`` to their end, except for those that have to run alone from now on."""
+        """Bring ``taken`` to their end, except for those that run alone from now on."""
         if not taken:
             return
         refused, error = await self._answered([delivery for _, delivery in taken])
@@ -34,7 +41,7 @@ class _Batch(SharedRuns):
         for index, reason in refused.items():
             self._run_alone(*taken[index], reason)
         if error is None or isinstance(error, BatchError):
-            # The places are those in the list that the handler got.
+            # The blamed places are those in the list that the handler got.
             blamed = error.errors if error is not None else {}
             for index, (key, delivery) in enumerate(left):
                 if index in blamed:
@@ -51,7 +58,7 @@ class _Batch(SharedRuns):
             await self._attempt(self._unheld(left[middle:]))
 
     async def _answered(self, deliveries: list[Delivery]) -> tuple[dict[int, BaseException], BaseException | None]:
-        """Run the handler until it meets no fault of the infrastructure. Return what ``Runner.run_many`` returns."""
+        """Run the handler until it meets no fault of the infrastructure. Return what ``Runner.run_many`` returned last."""
         outage, first = self._dispatch.outage, deliveries[0]
         while True:
             if outage.active:
@@ -80,10 +87,12 @@ class _Batch(SharedRuns):
 
 
 class Batches:
-    """The messages of each route with ``batch``. One list of a route runs at a time, so that its messages keep their order.
+    """The messages of all routes with ``batch``. One list of a route runs at a time, so that its messages keep their order.
 
-    No list waits for a timer. It has what waits when the one before is done, so that lists grow with the load. ``ended`` is
-    told of each message that has its end.
+    No list waits for a timer. A list takes what waits when the one before it is done, so that lists grow with the load.
+
+    - ``dispatch``: brings messages to their end.
+    - ``ended``: is told of each message that has its end.
     """
 
     def __init__(self, dispatch: Dispatch, ended: Callable[[Delivery], None]) -> None:
@@ -99,6 +108,6 @@ class Batches:
         batch.put(key, delivery)
 
     async def cut(self) -> None:
-        """Cancel everything that runs or waits, and return when it has ended."""
+        """Cancel everything that runs or waits. Return when it has ended."""
         for batch in self._routes.values():
             await batch.cut()

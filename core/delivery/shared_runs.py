@@ -20,7 +20,13 @@ Keyed = tuple["Hashable", "Delivery"]
 class SharedRuns(ABC):
     """Runs messages together, one run at a time, in order of receipt.
 
-    A message that failed runs alone from then on. Later ones with its ordering key are held back behind it.
+    What happens when a message fails:
+
+    - The message runs alone from then on, by its route's retry policy, until it has its end.
+    - Later messages with its ordering key are held back until then. After that they run together again, before all others.
+    - All other messages go on running together. They do not wait for it.
+
+    The parameters:
 
     - ``most``: how many messages a run takes at most.
     - ``ended``: is told of each message that has its end.
@@ -28,7 +34,7 @@ class SharedRuns(ABC):
 
     def __init__(self, most: int, ended: Callable[[Delivery], None]) -> None:
         self._most = most
-        # Whoever brings a message in, its handler runs in the context of the application.
+        # Handlers run in the context of the application, whoever brings in their message.
         self._context = copy_context()
         self._ended = ended
         self._waiting: deque[Keyed] = deque()
@@ -37,7 +43,7 @@ class SharedRuns(ABC):
         self._alone: set[asyncio.Task[None]] = set()
 
     def put(self, key: Hashable, delivery: Delivery) -> None:
-        """Put ``delivery`` before the next run. None is no key: such messages wait for nobody."""
+        """Put ``delivery`` behind the messages that wait for a run. No message holds it back where ``key`` is None."""
         self._waiting.append((key, delivery))
         self._start()
 
@@ -70,11 +76,11 @@ class SharedRuns(ABC):
 
     @abstractmethod
     async def _attempt(self, taken: list[Keyed]) -> None:
-        """Bring all of ``taken`` to their end, or have them run alone."""
+        """Bring each message of ``taken`` to its end, or have it run alone."""
 
     @abstractmethod
     async def _deliver(self, delivery: Delivery, error: BaseException) -> None:
-        """Bring ``delivery``, which failed with ``error``, to its end alone."""
+        """Bring ``delivery``, which failed with ``error``, to its end by runs of its own."""
 
     def _unheld(self, taken: list[Keyed]) -> list[Keyed]:
         """Return the messages that may run now. Those whose key waits for a failed message are queued behind it."""
@@ -92,9 +98,9 @@ class SharedRuns(ABC):
             delivery.attempt -= 1
 
     def _run_alone(self, key: Hashable, delivery: Delivery, error: BaseException) -> None:
-        """Run ``delivery``, which failed with ``error``, alone by its route's retry policy. Its key waits for it."""
+        """Run ``delivery``, which failed with ``error``, alone. Hold back later messages with its key until its end."""
         if key is not None and key in self._held:
-            # It runs again with the others, behind the one that waits.
+            # An earlier message with its key failed too: this one runs again with the others, behind that one.
             self._held[key].append(delivery)
             return
         if key is not None:
@@ -111,7 +117,7 @@ class SharedRuns(ABC):
         self._start()
 
     async def cut(self) -> None:
-        """Cancel everything that runs or waits, and return when it has ended."""
+        """Cancel everything that runs or waits. Return when it has ended."""
         tasks = {task for task in (self._task, *self._alone) if task is not None}
         for task in tasks:
             task.cancel()

@@ -1,4 +1,4 @@
-"""Routes with delivery="exactly_once": what waits is handled within one transaction, which also records the packets."""
+"""Routes with delivery="exactly_once": messages are handled within one transaction, which also records their packets."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _RolledBackError(Exception):
 
 
 class _UnblamedError(Exception):
-    """A list's handler raised, and did not say which message is to blame."""
+    """The handler of a list raised, and did not say which message is to blame."""
 
 
 class ExactlyOnce:
@@ -46,9 +46,9 @@ class ExactlyOnce:
 
     - ``begin``: opens a transaction.
     - ``packets``: the record of the packets that were committed.
-    - ``outbox``: keeps what handlers publish until the commit.
+    - ``outbox``: sends what handlers published, after the commit.
     - ``client_id``: the client identifier of the session.
-    - ``keep``: how long application keys (``dedup``) are kept, in seconds.
+    - ``keep``: seconds for which application keys (``dedup``) are kept.
     """
 
     def __init__(
@@ -67,11 +67,22 @@ class ExactlyOnce:
 
 
 class Transactions(SharedRuns):
-    """The messages of all exactly-once routes: one transaction at a time handles all that wait.
+    """The messages of all exactly-once routes. One transaction at a time handles all that wait, 500 at most.
 
-    Handlers run side by side within it, those of one ordering key one after the other. PUBACKs leave after the commit. If
-    a handler fails, everything is rolled back; the guilty message follows its route's policy alone, and the others run
-    again. A commit whose answer was lost with the connection is looked up by its record before anything runs again.
+    Handlers run side by side within the transaction. Those of one ordering key run one after the other. PUBACKs leave after
+    the commit.
+
+    If a handler fails, the whole transaction is rolled back:
+
+    - All other messages run again at once, in a new transaction. The run that was rolled back does not count as one of
+      their attempts. Earlier messages with the ordering key of the failed one are among them.
+    - After that the message that failed runs alone, by its route's retry policy, in transactions of its own. If it becomes
+      a dead letter, the dead letter is committed together with the record of its packet.
+    - Later messages with its ordering key wait behind it until it has its end.
+
+    If the commit fails and no handler is to blame, the messages are halved, and each half runs again, until the message
+    that is to blame is alone. A commit whose answer was lost with the connection is looked up by its record before anything
+    runs again.
     """
 
     def __init__(self, mode: ExactlyOnce, dispatch: Dispatch, ended: Callable[[Delivery], None]) -> None:
@@ -80,7 +91,7 @@ class Transactions(SharedRuns):
         self._dispatch = dispatch
 
     async def _attempt(self, taken: list[Keyed]) -> None:
-        # Those that failed, by their place, with their errors; and those behind them with the same key, without one.
+        # By place: the messages that failed, with their errors, and those behind them with the same key, with None.
         apart: dict[int, BaseException | None] = {}
         left = list(range(len(taken)))
         while left:
@@ -96,7 +107,7 @@ class Transactions(SharedRuns):
             if not guilty and len(left) == 1:
                 guilty = {left[0]: failure or errors[0]}
             if not guilty:
-                # Something failed at the commit, and nobody knows whose fault it is.
+                # Something failed at the commit, and nothing tells whose fault it is.
                 self._uncount([taken[place][1] for place in left])
                 middle = len(left) // 2
                 await self._attempt([taken[place] for place in left[:middle]])
@@ -106,7 +117,7 @@ class Transactions(SharedRuns):
             self._uncount([taken[place][1] for place in rest])
             left, behind = _sorted_out(taken, rest, guilty)
             apart |= guilty | dict.fromkeys(behind)
-        # Only now, behind the earlier ones of their keys, which ran again meanwhile.
+        # Only now, because earlier messages with their keys ran again meanwhile.
         for place in sorted(apart):
             key, delivery = taken[place]
             error = apart[place]
@@ -118,7 +129,7 @@ class Transactions(SharedRuns):
                 self._waiting.append((key, delivery))
 
     def _unheld_places(self, taken: list[Keyed], places: list[int]) -> list[int]:
-        """Give those of ``places`` whose key is not held back by now; the others go behind what holds them."""
+        """Return the places of messages that may run now. Those whose key waits for a failed message are put behind it."""
         free = []
         for place in places:
             key, delivery = taken[place]
@@ -131,7 +142,8 @@ class Transactions(SharedRuns):
     async def _answered(self, taken: list[Keyed]) -> tuple[dict[int, BaseException], BaseException | None]:
         """Run the transaction until it meets no fault of the infrastructure.
 
-        Gives what handlers raised, by their place, or else what kept the transaction from being committed.
+        Return what handlers raised, by the places of their messages, and what kept the transaction from being committed, or
+        None.
         """
         outage, first = self._dispatch.outage, taken[0][1]
         deliveries = [delivery for _, delivery in taken]
@@ -142,7 +154,7 @@ class Transactions(SharedRuns):
                 delivery.attempt += 1
             errors, failure = await self._transaction(taken)
             if any(isinstance(error, HandlerTimeoutError | MessageError) for error in errors.values()):
-                # Cutting a handler off may cost the connection, and then the others their transaction.
+                # Cutting off a handler may close the connection, which fails the other handlers in the transaction too.
                 outage.leave(first)
                 return {i: e for i, e in errors.items() if isinstance(e, HandlerTimeoutError | MessageError)}, None
             raised = [*errors.values(), *([failure] if failure is not None else [])]
@@ -161,9 +173,10 @@ class Transactions(SharedRuns):
     async def _transaction(
         self, taken: list[Keyed], *, savepoints: bool = False
     ) -> tuple[dict[int, BaseException], BaseException | None]:
-        """Handle ``taken`` in one transaction; give what handlers raised, and what kept it from being committed.
+        """Handle ``taken`` in one transaction.
 
-        The first run does without savepoints; only if a statement fails does a second one take them.
+        Return what handlers raised, by the places of their messages, and what kept the transaction from being committed, or
+        None. The first run takes no savepoints. If a statement fails, a second run takes them.
         """
         unit: UnitOfWork | None = None
         mode, first = self._mode, taken[0][1]
@@ -172,7 +185,7 @@ class Transactions(SharedRuns):
         collected = Collected(mode.client_id)
         try:
             if first.record is not None:
-                # The answer to an earlier commit was lost.
+                # An earlier commit was sent, and its answer was lost.
                 if await mode.packets.has(first.record):
                     self._committed(first)
                     return {}, None
@@ -216,7 +229,7 @@ class Transactions(SharedRuns):
                 async with transaction.PartOf(unit):
                     error = await runner.run(taken[index][1], collected)
                 if error is not None:
-                    # Later ones of its key run again with the next transaction, behind it.
+                    # Later messages with its key run in a later transaction, behind it.
                     errors[index] = error
                     return
 
@@ -235,7 +248,7 @@ class Transactions(SharedRuns):
         for index, (key, delivery) in enumerate(taken):
             route = delivery.route
             if route is not None and route.options.batch is not None:
-                key = route.name, "list"  # noqa: PLW2901 - a list has the order of receipt
+                key = route.name, "list"  # noqa: PLW2901 - a list is in order of receipt
             groups.setdefault((index,) if key is None else (None, key), []).append(index)
         calls = []
         for indexes in groups.values():
@@ -251,18 +264,18 @@ class Transactions(SharedRuns):
             await asyncio.gather(*calls)
         return errors
 
-    # -- one that failed -----------------------------------------------------------------------------------------------
+    # -- a message that failed -----------------------------------------------------------------------------------------
 
     async def _deliver(self, delivery: Delivery, error: BaseException) -> None:
         await self._dispatch.deliver(delivery, error, self)
 
     async def run_alone(self, delivery: Delivery) -> BaseException | None:
-        """Run ``delivery`` in a transaction of its own; give what went wrong."""
+        """Run ``delivery`` in a transaction of its own. Return what went wrong, or None."""
         errors, failure = await self._transaction([(None, delivery)])
         return errors.get(0, failure)
 
     async def bury(self, connection: AsyncConnection, delivery: Delivery, error: BaseException) -> None:
-        """Record ``delivery``, and what is answered, in the transaction that stores it as a dead letter."""
+        """Record ``delivery``, and the reply that tells of ``error``, in the transaction that stores it as a dead letter."""
         reply = error_reply_to(delivery, error)
         if reply is not None:
             collected = Collected(self._mode.client_id)
@@ -271,13 +284,13 @@ class Transactions(SharedRuns):
         delivery.record = await self._mode.packets.record(connection, [delivery.message])
 
     def buried(self, delivery: Delivery) -> None:
-        """Take note that this transaction was committed."""
+        """Record that the transaction that stored ``delivery`` as a dead letter was committed."""
         published = delivery.route is not None and delivery.route.options.reply_errors
         self._committed(delivery, published=published)
 
 
 def _sorted_out(taken: list[Keyed], rest: list[int], guilty: dict[int, BaseException | None]) -> tuple[list[int], list[int]]:
-    """Give those places of ``rest`` that can run again at once, and those behind a guilty one of their key."""
+    """Return the places of ``rest`` that can run again at once, and those behind a guilty message with the same key."""
     first = {}
     for place in sorted(guilty, reverse=True):
         first[taken[place][0]] = place
@@ -290,7 +303,7 @@ def _sorted_out(taken: list[Keyed], rest: list[int], guilty: dict[int, BaseExcep
 
 
 def _follows_from_another(error: BaseException | None) -> bool:
-    """Say whether ``error`` only tells that another one has spoilt the transaction."""
+    """Return whether ``error`` only says that another error has spoilt the transaction."""
     if isinstance(error, InvalidRequestError | _UnblamedError):
         return True
     original: Any = getattr(error, "orig", None)

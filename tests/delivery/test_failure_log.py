@@ -38,14 +38,14 @@ def delivery(route: str = "devices") -> Delivery:
 def test_a_flood_of_one_kind_is_one_line_and_then_a_number(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
     failures = FailureLog(logging.getLogger("test.failures"))
     for _ in range(10_000):
-        failures.failed(delivery(), PayloadError("no JSON"), "now a dead letter")
+        failures.failed(delivery(), PayloadError("no JSON"), "is now a dead letter")
     assert len(caplog.records) == 1
     line = caplog.records[0].getMessage()
     assert "PayloadError: no JSON" in line
     assert "topic devices/1/data, route devices, attempt 2" in line
     clock[0] += 11
     failures.flush()
-    assert caplog.records[1].getMessage() == "9,999 more failed with PayloadError [route devices]"
+    assert caplog.records[1].getMessage() == "further messages that failed with PayloadError: 9,999 [route devices]"
     failures.flush()
     assert len(caplog.records) == 2
 
@@ -78,7 +78,7 @@ def test_what_was_not_told_is_told_at_the_next_of_its_kind_and_at_the_end(
     assert caplog.records[1].getMessage().endswith("(2 more like it before)")
     failures.failed(delivery(), ValueError("x"), "y")
     failures.close()
-    assert caplog.records[2].getMessage() == "1 more failed with ValueError [route devices]"
+    assert caplog.records[2].getMessage() == "further messages that failed with ValueError: 1 [route devices]"
 
 
 def test_the_number_of_kinds_remembered_is_bounded(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:

@@ -209,18 +209,18 @@ async def two_arguments(one: Any, two: Any) -> tuple[Any, Any]:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"handler": Things}, "is a class; give one of its methods"),
+        ({"handler": Things}, "is a class. Give one of its methods"),
         ({"handler": "text"}, "is not callable"),
         ({"handler": no_arguments}, "must take one argument"),
         ({"handler": two_arguments}, "must take one argument"),
         ({"handler": NeedsArguments.take}, "cannot be made without arguments"),
-        ({"qos": 2}, "use qos=1"),
+        ({"qos": 2}, "Use qos=1"),
         ({"qos": 7}, "neither 0 nor 1"),
-        ({"delivery": "perhaps"}, "none of at_least_once, at_most_once, exactly_once"),
+        ({"delivery": "perhaps"}, "not one of at_least_once, at_most_once, exactly_once"),
         ({"codec": "yaml"}, "there is no codec 'yaml'; there are json, text, raw"),
-        ({"order_by": "y"}, "order_by='y' is no parameter of the pattern; its parameters are x"),
+        ({"order_by": "y"}, "order_by='y' is not a parameter of the pattern. Its parameters are x"),
         ({"timeout": 0}, "not a positive number"),
-        ({"retyr": Retry()}, "no option 'retyr', did you mean 'retry'?"),
+        ({"retyr": Retry()}, "no option 'retyr'. Did you mean 'retry'?"),
         ({"middleware": [lambda context, next_handler: None]}, "neither a Middleware nor an async function"),
     ],
 )
