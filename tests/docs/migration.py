@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from textwrap import indent
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
@@ -17,6 +17,8 @@ from tests.worker import Project
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from sqlalchemy import Connection
 
 
 async def run_migration(application: Path, code: str, database: str) -> None:
@@ -54,6 +56,6 @@ def statements(step: Callable[[], None], database: str) -> list[str]:
     """Return the statements that a step of a migration makes on a kind of database, without sending them."""
     made: list[str] = []
     engine = create_mock_engine(f"{database}://", lambda statement, *_, **__: made.append(str(statement)))
-    with Operations.context(MigrationContext.configure(engine.connect())):
+    with Operations.context(MigrationContext.configure(cast("Connection", engine.connect()))):
         step()
     return made

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def run(page: Path, folder: Path) -> dict[int, str]:
 
 
 @pytest.fixture(scope="session")
-def reports(tmp_path_factory):
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], dict[int, str]]:
     """Give a function that runs a page, once for all its blocks."""
     return cache(lambda page: run(page, tmp_path_factory.mktemp(page.stem)))
 
@@ -43,7 +44,7 @@ def reports(tmp_path_factory):
 @pytest.mark.parametrize(
     ("page", "line"), [pytest.param(page, line, id=f"{page.relative_to(ROOT)}:{line}") for page, line in BLOCKS]
 )
-def test_a_block_runs(reports, page, line):
+def test_a_block_runs(reports: Callable[[Path], dict[int, str]], page: Path, line: int) -> None:
     said = reports(page)[line]
     if said:
         pytest.fail(said, pytrace=False)

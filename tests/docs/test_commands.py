@@ -15,7 +15,7 @@ from tests.worker import clean_environment
 # `python main.py db upgrade`, and what follows the command is an argument where the command has no commands of its own.
 NAMED = re.compile(r"\bpython main\.py(?: +([a-z][a-z-]*))?(?: +([a-z][a-z-]*))?")
 _named = {
-    f"{page.relative_to(ROOT)}:{number}:{found[0]}": found.groups()
+    f"{page.relative_to(ROOT)}:{number}:{found[0]}": (found[1], found[2])
     for page in pages()
     for number, line in enumerate(page.read_text().splitlines(), 1)
     for found in NAMED.finditer(line)
@@ -33,14 +33,14 @@ def commands(*group: str) -> list[str]:
 
 
 @pytest.mark.parametrize("named", [pytest.param(words, id=name) for name, words in _named.items()])
-def test_a_command_that_a_page_names_is_there(named):
+def test_a_command_that_a_page_names_is_there(named: tuple[str | None, str | None]) -> None:
     command, own = named
     if command is not None:
         assert command in commands()
         assert own is None or not commands(command) or own in commands(command)
 
 
-def test_the_table_names_every_command():
+def test_the_table_names_every_command() -> None:
     lines = (ROOT / "docs" / "cli.md").read_text().splitlines()
     cells = [line.split(" | ")[0] for line in lines if line.startswith("| `")]
     named = {re.findall("[a-z-]+", cell)[0]: "" for cell in cells}

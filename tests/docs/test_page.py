@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.docs.blocks import PageError, blocks_of
@@ -70,7 +72,7 @@ FAULTS = {
 }
 
 
-def test_a_wrong_block_is_found(tmp_path):
+def test_a_wrong_block_is_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(PAGE)
     assert [block.line for block in blocks_of(page)] == list(FAULTS)
@@ -92,7 +94,7 @@ def test_a_wrong_block_is_found(tmp_path):
         ("```python\nx = 1\n", "page.md:1: the block does not end"),
     ],
 )
-def test_a_page_that_cannot_be_read_says_where(tmp_path, text, what):
+def test_a_page_that_cannot_be_read_says_where(tmp_path: Path, text: str, what: str) -> None:
     page = tmp_path / "page.md"
     page.write_text(text)
     with pytest.raises(PageError) as raised:
