@@ -16,7 +16,7 @@ help:
 	@echo "make coverage    run the tests, and fail below the floor of coverage that pyproject.toml names"
 	@echo "make soak        cause the faults many times over: about half an hour"
 	@echo "make bench       measure the whole way, beside other systems, and write benchmarks/RESULTS.md"
-	@echo "make check       run ruff and mypy"
+	@echo "make check       run ruff, import-linter and mypy"
 	@echo "make clean       remove .venv and what tools have left; storage/ and .env stay"
 	@echo
 	@echo "Each sets up .venv when it is missing or stale, with python3 or, say, make run PYTHON=/opt/python3.13/bin/python3"
@@ -46,10 +46,11 @@ bench-quick: .venv-test
 check: .venv-check
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/mypy
 
 clean:
-	rm -rf .venv .venv-3.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist
+	rm -rf .venv .venv-3.* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* htmlcov build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp in $(VENV) says for which target it was last installed. What check needs holds what test needs, and so on.

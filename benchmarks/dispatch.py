@@ -15,13 +15,10 @@ from typing import Any
 
 from core.context import Context
 from core.controller import Controller
-from core.delivery.acknowledge import Acknowledgements
-from core.delivery.consumer import Consumer
-from core.delivery.ledger import Ledger
-from core.handling.dispatch import Dispatch
+from core.delivery.engine import Engine, EngineOptions
+from core.mqtt.publication import Publication
 from core.publisher import Publisher
 from core.records.dead_letters import DeadLetter
-from core.retry import Retry
 from core.router import Router
 from core.session.session import Session
 from core.transport.brokers.memory import MemoryBroker
@@ -56,13 +53,21 @@ def routes(number: int) -> Router:
 
 async def measure(router: Router, kind: int, messages: int) -> float:
     """Give the seconds of CPU that ``messages`` messages cost, from PUBLISH to PUBACK."""
-    broker, ledger = MemoryBroker(), Ledger()
+    broker = MemoryBroker()
     session = Session(broker.connector("worker"), "memory", router.subscriptions())
-    acknowledgements = Acknowledgements(session.acknowledge)
-    publish = Publisher(broker.connector("publisher"), "memory").publish
     nothing = NoDeadLetters()
-    dispatch = Dispatch(ledger, acknowledgements, nothing, nothing, publish, "worker", Retry(), 30)
-    session.start(Consumer(router, ledger, acknowledgements, dispatch, session, 1000))
+    engine = Engine(
+        EngineOptions(
+            router=router,
+            link=session,
+            outgoing=Publisher(broker.connector("publisher"), "memory"),
+            dead_letters=nothing,
+            last_resort=nothing,
+            client_id="worker",
+            broker="memory",
+        )
+    )
+    session.start(engine.consumer)
     await session.connected()
     topics = [f"site-{kind % 100}/kind-{kind}/device-{device}/data" for device in range(TOPICS)]
     # What the broker does is not measured: the messages come straight from its connection, which has one session.
@@ -71,11 +76,11 @@ async def measure(router: Router, kind: int, messages: int) -> float:
     began = process_time()
     for start in range(0, messages, AT_ONCE):
         for number in range(start, min(start + AT_ONCE, messages)):
-            broker.publish(topics[number % TOPICS], BODY, qos=1)
-        while ledger.in_hand:
+            broker.publish(Publication(topics[number % TOPICS], BODY, qos=1))
+        while engine.ledger.in_hand:
             await asyncio.sleep(0)
     spent = process_time() - began
-    assert ledger.done == messages
+    assert engine.ledger.done == messages
     await session.stop()
     return spent
 

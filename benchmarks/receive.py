@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from core.transport.connect import connector
 from core.transport.connection import Subscription
 from core.transport.options import parse_url
-from tests.mosquitto import Mosquitto
+from tests.support.mosquitto import Mosquitto
 
 if TYPE_CHECKING:
     from core.mqtt.message import Message
@@ -39,7 +39,7 @@ async def main(url, messages, body):
     publisher = Publisher(connector(replace(parse_url(url), client_id="publisher", clean_start=True)), "bench")
     for start in range(0, messages, 400):
         numbers = range(start, min(start + 400, messages))
-        await asyncio.gather(*(publisher.publish(f"d/{n % 100}/data", body, qos=1) for n in numbers))
+        await asyncio.gather(*(publisher.publish(Publication(f"d/{n % 100}/data", body, qos=1)) for n in numbers))
     await publisher.stop()
 
 asyncio.run(main(sys.argv[1], int(sys.argv[2]), sys.argv[3].encode()))

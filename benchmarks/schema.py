@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from core.codecs import Limits
-from core.context import Context, build
+from core.context import Context
+from core.handling.delivery import Delivery
+from core.handling.runner import context_of
 from core.mqtt.message import Message
 from core.publisher import Publisher
 from core.router import Router
 from core.transport.brokers.memory import MemoryBroker
 
 if TYPE_CHECKING:
-    from core.route import Route
+    from core.routing.registered import Route
 
 BODY = b'{"type": "temperature", "value": 21.5, "unit": "celsius", "timestamp": 1767225600, "battery": 87}'
 TOPIC = "devices/17/data"
@@ -63,7 +65,8 @@ def measure(measured: Route, messages: int) -> float:
     publish = Publisher(MemoryBroker().connector("publisher"), "memory").publish
     began = process_time()
     for _ in range(messages):
-        build(message, measured, params, 1767225600.0, "id", 1, publish, limits)
+        delivery = Delivery(message, measured, params)
+        context_of(delivery, measured.info, measured.read(message, limits), publish)
     return (process_time() - began) / messages * 1e6
 
 

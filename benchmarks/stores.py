@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import asyncpg
 
-from tests.postgres import Postgres
+from tests.support.postgres import Postgres
 
 if TYPE_CHECKING:
     from pathlib import Path

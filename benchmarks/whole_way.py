@@ -28,14 +28,15 @@ import asyncpg
 import psutil
 
 from benchmarks.stores import TABLE, PostgresStore, SqliteStore, Store, new_server
-from tests.mosquitto import Mosquitto
-from tests.worker import Project
+from tests.support.mosquitto import Mosquitto
+from tests.support.worker import Project
 
 ROOT = Path(__file__).parents[1]
 BENCH = ROOT / ".bench"
 SYSTEMS = ROOT / "benchmarks" / "systems"
 MODEL = """
 from sqlalchemy.orm import Mapped, mapped_column
+from core.mqtt.publication import Publication
 from core.model import Base
 
 class Reading(Base):
@@ -78,7 +79,7 @@ async def main(url, messages, rate, topics):
 
     def publish(number):
         body = b'{"number": %d, "value": 21.5, "unit": "celsius", "sent_at": %.6f}' % (number, time.time())
-        return connection.publish(f"d/{number % topics}/data", body, qos=1)
+        return connection.publish(Publication(f"d/{number % topics}/data", body, qos=1))
 
     if rate:
         for number in range(messages):

@@ -7,32 +7,22 @@ import gc
 import logging
 import signal
 import sys
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bootstrap import storage
+from bootstrap.connections import publisher_with
 from bootstrap.discovery import controllers, discover
 from bootstrap.status import StatusLine, start_block
 from core import __version__, rate_limit
-from core.codecs import Limits
-from core.database import ambient
-from core.delivery.acknowledge import Acknowledgements
-from core.delivery.consumer import Consumer
-from core.delivery.copies import Copies
-from core.delivery.ledger import Ledger
-from core.delivery.transactions import ExactlyOnce
+from core.database.current import configured_or_none
+from core.delivery.engine import MAX_FLUSHING, Engine, EngineOptions
 from core.errors import SessionTakenOverError, StartError
-from core.handling.dispatch import Dispatch
 from core.model import Model
-from core.periodic import Periodic, jobs_of
-from core.publisher import Publisher, set_current
-from core.records.claims import ClaimTable
-from core.records.outbox import Outbox
-from core.records.packets import Processed
+from core.periodic import jobs_of
+from core.publisher import Publisher, use_publisher
 from core.records.session_hold import SessionRecord
-from core.retry import Retry
-from core.runtime.clock import SystemClock
+from core.runtime import current
 from core.session.presence import Presence
 from core.session.session import Session
 from core.transport.brokers.embedded import EmbeddedBroker
@@ -48,8 +38,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("routemq")
 
-MOST_FLUSHING = 2.0
-"""Seconds that a stop waits for what handlers have published in transactions."""
 SOON = 5.0
 """Seconds after which the terminal is told why the worker is not ready yet."""
 
@@ -57,26 +45,29 @@ SOON = 5.0
 class Application:
     """One worker: a session with the broker, the consumer behind it, and a database.
 
-    ``start`` returns when all of it stands, but for the connection to the broker, which is tried for ever. ``stop`` takes
-    nothing in any more, finishes what is in hand, and lets go of everything in the opposite order.
+    ``start`` returns when all of it stands, except for the connection to the broker, which is tried for ever. ``stop`` takes
+    nothing in any more, finishes what is in hand, and lets go of everything in the opposite order. It lives in the runtime
+    in which it is made (see ``core.runtime.Runtime``): a second one in the same process needs one of its own.
     """
 
     def __init__(self, settings: Settings, router: Router, say: Callable[[str], None] = print) -> None:
         self.settings = settings
         self.router = router
-        self.ledger = Ledger()
+        self.engine: Engine | None = None
+        self.runtime = current()
         self._say = say
         self._broker: EmbeddedBroker | None = None
         self._session: Session | None = None
         self._publisher: Publisher | None = None
-        self._consumer: Consumer | None = None
         self._status: StatusLine | None = None
         self._ready: asyncio.Task[None] | None = None
-        self._outbox: Outbox | None = None
-        self._periodic: Periodic | None = None
 
     async def start(self) -> asyncio.Task[None]:
-        """Start; give the session's task, which ends by itself only with a SessionTakenOverError. Raises StartError."""
+        """Start. Return the session's task, which ends by itself only with a SessionTakenOverError. Raise StartError."""
+        with self.runtime.used():
+            return await self._start()
+
+    async def _start(self) -> asyncio.Task[None]:
         settings = self.settings
         self.router.freeze()
         jobs = jobs_of(controllers())
@@ -92,9 +83,9 @@ class Application:
         record = SessionRecord(storage.sessions(), options.client_id, options.address)
         filters = [subscription.topic_filter for subscription in subscriptions]
         stale = await storage.once_it_answers(lambda: record.take(filters))
-        publishing = replace(options, client_id=f"{options.client_id}-p", clean_start=True)
-        publisher = self._publisher = Publisher(connector(publishing), options.address, settings.response_topic)
-        set_current(publisher)
+        publisher = publisher_with(options, f"{options.client_id}-p", settings.response_topic)
+        self._publisher = publisher
+        use_publisher(publisher)
         presence = None
         if settings.status_topic:
             presence = Presence(settings.status_topic, options.client_id, __version__)
@@ -102,59 +93,46 @@ class Application:
         session = self._session = Session(
             connector(options), options.address, subscriptions, stale=stale, hold=record, presence=presence
         )
-        acknowledgements = Acknowledgements(session.acknowledge)
-        dispatch = Dispatch(
-            self.ledger,
-            acknowledgements,
-            storage.dead_letters(settings),
-            storage.dead_letter_file(settings),
-            publisher.publish,
-            options.client_id,
-            Retry(settings.retry_attempts, settings.retry_first, settings.retry_factor, settings.retry_most),
-            settings.handler_timeout,
-            Limits(settings.max_payload_bytes, settings.max_payload_depth),
+        engine = Engine(
+            EngineOptions(
+                router=self.router,
+                link=session,
+                outgoing=publisher,
+                dead_letters=storage.dead_letters(settings),
+                last_resort=storage.dead_letter_file(settings),
+                database=configured_or_none(),
+                client_id=options.client_id,
+                broker=options.address,
+                subscriptions=subscriptions,
+                known=record.known,
+                retry=settings.retry(),
+                timeout=settings.handler_timeout,
+                limits=settings.limits(),
+                receive_maximum=settings.mqtt_receive_maximum,
+                dedup_keep=settings.dedup_keep,
+                jobs=jobs,
+            )
         )
-        exactly_once = await self._exactly_once(options, publisher)
-        self._consumer = Consumer(
-            self.router,
-            self.ledger,
-            acknowledgements,
-            dispatch,
-            session,
-            settings.mqtt_receive_maximum,
-            Copies(subscriptions, record.known),
-            exactly_once,
-        )
+        if engine.exactly_once is not None:
+            self._check_session_outlives(options)
+        await storage.once_it_answers(engine.load)
+        self.engine = engine
+        engine.start()
         self._say(start_block(settings, options, self._broker, self.router))
-        self._status = StatusLine(self.ledger, log.info, dispatch.failures.flush)
+        self._status = StatusLine(engine.ledger, log.info, engine.dispatch.failures.flush)
         self._status.start()
-        self._periodic = Periodic(jobs, SystemClock(), ClaimTable(ambient.database().begin) if Model._is_enabled else None)
-        self._periodic.start()
-        working = session.start(self._consumer)
+        working = session.start(engine.consumer)
         self._ready = asyncio.create_task(self._tell_ready(session), name="tell ready")
         return working
 
-    async def _exactly_once(self, options: ConnectOptions, publisher: Publisher) -> ExactlyOnce | None:
-        """Give what exactly-once routes need; None where there are none. Raises StartError where the mode cannot hold."""
-        route = next((route for route in self.router.routes if route.options.delivery == "exactly_once"), None)
-        if route is None:
-            return None
-        if not Model._is_enabled:
-            raise StartError(
-                f"route {route.pattern.text!r} at {route.defined_at}: delivery='exactly_once' needs a database to record "
-                "messages in; set DATABASE_URL, or write delivery='at_least_once'"
-            )
+    def _check_session_outlives(self, options: ConnectOptions) -> None:
+        """Raise StartError where the session, whose packets are recorded, ends with its connection."""
         if options.version == "5" and options.session_expiry == 0:
+            route = next(route for route in self.router.routes if route.options.delivery == "exactly_once")
             raise StartError(
                 f"route {route.pattern.text!r} at {route.defined_at}: delivery='exactly_once' needs a session that outlives "
                 "its connection; MQTT_SESSION_EXPIRY=0 ends it at once, give it the seconds that a worker may be away"
             )
-        database = ambient.database()
-        processed = Processed(database.begin, options.client_id, options.address)
-        await storage.once_it_answers(processed.load)
-        outbox = self._outbox = Outbox(database.begin, publisher.publish, options.client_id)
-        outbox.start()
-        return ExactlyOnce(database.writing, processed, outbox, options.client_id, self.settings.dedup_keep)
 
     async def _tell_ready(self, session: Session) -> None:
         try:
@@ -175,30 +153,21 @@ class Application:
         log.info("ready: connected by MQTT %s, %d topic filter%s subscribed", version, filters, "s" * (filters != 1))
 
     async def stop(self, hurry: asyncio.Event | None = None) -> None:
-        """Stop in order; ``hurry``, once set, cuts off what is still in hand."""
+        """Stop in order. ``hurry``, once set, cuts off what is still in hand."""
+        with self.runtime.used():
+            await self._stop(hurry or asyncio.Event())
+
+    async def _stop(self, hurry: asyncio.Event) -> None:
         if self._ready is not None:
             self._ready.cancel()
-        if self._periodic is not None:
-            await self._periodic.stop()
-        if self._consumer is not None:
-            stopping = asyncio.ensure_future(self._consumer.stop(self.settings.shutdown_timeout))
-            if hurry is not None:
-                hurried = asyncio.ensure_future(hurry.wait())
-                await asyncio.wait([stopping, hurried], return_when=asyncio.FIRST_COMPLETED)
-                hurried.cancel()
-                if not stopping.done():
-                    await self._consumer.cut()
-            await stopping
+        if self.engine is not None:
+            await self.engine.finish(hurry, self.settings.shutdown_timeout)
         if self._session is not None:
             await self._session.stop()
-        if self._outbox is not None:
-            # What cannot be sent now stays in its table until the next start.
-            with suppress(TimeoutError):
-                async with asyncio.timeout(MOST_FLUSHING if hurry is None or not hurry.is_set() else 0):
-                    await self._outbox.flushed()
-            await self._outbox.stop()
+        if self.engine is not None:
+            await self.engine.stop(0 if hurry.is_set() else MAX_FLUSHING)
         if self._publisher is not None:
-            set_current(None)
+            use_publisher(None)
             await self._publisher.stop()
         if self._status is not None:
             await self._status.stop()
@@ -242,8 +211,8 @@ class Application:
         finally:
             stopped.cancel()
             await self.stop(hurry)
-            if self.ledger.received:
-                log.info("stopped: %s", self.ledger)
+            if self.engine is not None and self.engine.ledger.received:
+                log.info("stopped: %s", self.engine.ledger)
         return code
 
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-import secrets
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bootstrap import storage
-from config.settings import CLIENT_ID, load
+from bootstrap.connections import publisher_for
+from config.settings import load
 from core.errors import BrokerUnreachableError
 from core.model import Model
-from core.publisher import Publisher, set_current
-from core.transport.brokers.embedded import find_running
-from core.transport.connect import connector
+from core.publisher import Publisher, use_publisher
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -34,18 +31,15 @@ async def script() -> AsyncIterator[None]:
     storage.configure(settings)
     publisher: Publisher | None = None
     try:
-        client_id = f"script-{secrets.token_hex(6)}"
         try:
-            options = replace(await find_running(settings.connect_options()), client_id=client_id, clean_start=True)
+            publisher = await publisher_for(settings, "script")
         except BrokerUnreachableError as error:
-            set_current(None, str(error))
+            use_publisher(None, str(error))
         else:
-            response_topic = settings.mqtt_response_topic.replace(CLIENT_ID, client_id)
-            publisher = Publisher(connector(options), options.address, response_topic)
-            set_current(publisher)
+            use_publisher(publisher)
         yield
     finally:
-        set_current(None)
+        use_publisher(None)
         if publisher is not None:
             await publisher.stop()
         await Model.close()

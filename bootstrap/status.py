@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from core.transport.options import ConnectOptions
 
 EVERY = 10.0
-MOST_ROUTES = 20
+MAX_ROUTES = 20
 
 
 class StatusLine:
@@ -69,9 +69,9 @@ def start_block(settings: Settings, options: ConnectOptions, broker: EmbeddedBro
     elif broker is not None:
         where += " (already running there, none of its own was started)"
     width = max(len(route.pattern.text) for route in router.routes)
-    routes = [f"{route.pattern.text:{width}}  {route.handler_name}" for route in router.routes[:MOST_ROUTES]]
-    if len(router.routes) > MOST_ROUTES:
-        routes.append(f"... and {len(router.routes) - MOST_ROUTES} more: python main.py routes")
+    routes = [f"{route.pattern.text:{width}}  {route.handler_name}" for route in router.routes[:MAX_ROUTES]]
+    if len(router.routes) > MAX_ROUTES:
+        routes.append(f"... and {len(router.routes) - MAX_ROUTES} more: python main.py routes")
     rows = [
         ("broker", where),
         ("client", options.client_id),

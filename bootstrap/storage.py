@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, TypeVar
 from sqlalchemy import MetaData
 
 from bootstrap.discovery import import_models, project_folder
-from core.database import ambient
+from core.database import current
+from core.database.current import configured
+from core.database.engine import Database
 from core.database.fault import Fault, fault_of
 from core.database.migrations import migrate
 from core.database.migrations.history import application_history
 from core.errors import MigrationError, StartError, one_line
 from core.model import Base, Model
 from core.records.dead_letter_file import DeadLetterFile
-from core.records.dead_letters import DeadLetterTable
+from core.records.dead_letter_table import DeadLetterTable
 from core.records.session_hold import SessionFile, SessionTable
 from core.records.tables import OWN
+from core.retry import Pauses
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -37,18 +40,12 @@ log = logging.getLogger("routemq")
 
 FOLDER = Path("storage")
 FIRST_PAUSE = 0.5
-MOST_PAUSE = 10.0
+MAX_PAUSE = 10.0
 
 
 def configure(settings: Settings) -> None:
     """Configure ``Model``, without connecting, and import the application's models. Raises StartError."""
-    Model.configure(
-        settings.database_url,
-        pool_size=settings.db_pool_size,
-        max_overflow=settings.db_max_overflow,
-        pool_timeout=settings.db_pool_timeout,
-        pool_recycle=settings.db_pool_recycle,
-    )
+    current.configure(Database(settings.database_url, settings.pool()) if settings.database_url else None)
     if Model._is_enabled:
         import_models()
 
@@ -67,7 +64,7 @@ async def prepare(*, upgrades: bool) -> None:
     if not Model._is_enabled:
         return
     await own_tables()
-    database, ours = ambient.database(), history()
+    database, ours = configured(), history()
     if not ours.revisions():
         await database.create_tables(Base.metadata)
         return
@@ -89,8 +86,8 @@ async def prepare(*, upgrades: bool) -> None:
 
 async def own_tables() -> None:
     """Bring the framework's own tables to where it needs them. Raises MigrationError."""
-    if Model._is_enabled and await migrate.pending(ambient.database(), OWN):
-        await migrate.upgrade(ambient.database(), OWN, MetaData(), log.debug)
+    if Model._is_enabled and await migrate.pending(configured(), OWN):
+        await migrate.upgrade(configured(), OWN, MetaData(), log.debug)
 
 
 def dead_letter_file(settings: Settings) -> DeadLetterFile:
@@ -101,18 +98,18 @@ def dead_letter_file(settings: Settings) -> DeadLetterFile:
 def dead_letters(settings: Settings) -> DeadLetterStore:
     """Give where dead letters go: the table, or the file where there is no database."""
     if Model._is_enabled:
-        return DeadLetterTable(ambient.database().begin, settings.dead_letter_max)
+        return DeadLetterTable(configured().begin, settings.dead_letter_max)
     return dead_letter_file(settings)
 
 
 def sessions() -> SessionStore:
     """Give where the session is remembered."""
-    return SessionTable(ambient.database().begin) if Model._is_enabled else SessionFile(FOLDER / "sessions.json")
+    return SessionTable(configured().begin) if Model._is_enabled else SessionFile(FOLDER / "sessions.json")
 
 
 async def once_it_answers(call: Callable[[], Awaitable[T]]) -> T:
     """Give what ``call`` gives, waiting for the database while it does not answer. Raises StartError if waiting is vain."""
-    pause = FIRST_PAUSE
+    pauses = Pauses(FIRST_PAUSE, MAX_PAUSE)
     waiting = False
     while True:
         try:
@@ -124,12 +121,11 @@ async def once_it_answers(call: Callable[[], Awaitable[T]]) -> T:
                 raise cannot_be_used(error) from None
             if not waiting:
                 waiting = True
-                log.error("waiting for the database %s: %s", ambient.database(), first_line(error))  # noqa: TRY400
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, MOST_PAUSE)
+                log.error("waiting for the database %s: %s", configured(), first_line(error))  # noqa: TRY400
+            await asyncio.sleep(pauses.next())
         else:
             if waiting:
-                log.warning("the database %s answers now", ambient.database())
+                log.warning("the database %s answers now", configured())
             return given
 
 
@@ -151,7 +147,7 @@ def waits(error: Exception) -> bool:
 
 def cannot_be_used(error: Exception) -> StartError:
     """Give the error that says so to a person."""
-    what = f"the database {ambient.database()}" if Model._is_enabled else f"the folder {FOLDER}/"
+    what = f"the database {configured()}" if Model._is_enabled else f"the folder {FOLDER}/"
     return StartError(f"{what} cannot be used: {first_line(error)}")
 
 

@@ -11,12 +11,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
-from core.errors import SettingsError, TopicError
+from core.codecs import Limits
+from core.database.pool import PoolOptions
+from core.errors import SettingsError, TopicError, mask
 from core.mqtt.topics import check_topic
-from core.transport.options import ConnectOptions, mask, parse_url
+from core.retry import Retry
+from core.transport.options import ConnectOptions, parse_url
 
 ENV_FILE = Path(".env")
 CLIENT_ID = "<client_id>"
@@ -52,10 +63,10 @@ def _setting(default: Any, description: str, allowed: str, **limits: Any) -> Any
     return Field(default, description=description, json_schema_extra={"allowed": allowed}, **limits)
 
 
-class Settings(BaseSettings):
-    """All settings, in the order of `.env.example`; times are in seconds."""
+class Settings(BaseModel):
+    """All settings, in the order of `.env.example`. Times are in seconds."""
 
-    model_config = SettingsConfigDict(case_sensitive=False, extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, validate_default=True)
 
     # The broker
     mqtt_url: str = _setting(
@@ -220,18 +231,6 @@ class Settings(BaseSettings):
             raise ValueError("MQTT_CERT_FILE must be set with it")
         return value
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take values from ``load`` alone, which knows where each one comes from."""
-        return (init_settings,)
-
     def __repr_args__(self) -> list[tuple[str | None, Any]]:
         """Give what repr shows: no password."""
         return [(name, shown(name, getattr(self, name))) for name in type(self).model_fields]
@@ -256,8 +255,20 @@ class Settings(BaseSettings):
         """Whether ``run`` upgrades the database itself."""
         return self.database_url.startswith("sqlite") if self.db_auto_migrate is None else self.db_auto_migrate
 
+    def retry(self) -> Retry:
+        """Return the policy of routes that name none."""
+        return Retry(self.retry_attempts, self.retry_first, self.retry_factor, self.retry_most)
+
+    def limits(self) -> Limits:
+        """Return the limits of bodies."""
+        return Limits(self.max_payload_bytes, self.max_payload_depth)
+
+    def pool(self) -> PoolOptions:
+        """Return the options of the pool of database connections."""
+        return PoolOptions(self.db_pool_size, self.db_max_overflow, self.db_pool_timeout, self.db_pool_recycle)
+
     def connect_options(self) -> ConnectOptions:
-        """Give what the transport needs of these settings."""
+        """Return what the transport needs of these settings."""
         url = parse_url(self.mqtt_url)
         return ConnectOptions(
             scheme=url.scheme,

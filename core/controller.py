@@ -4,44 +4,55 @@ from __future__ import annotations
 
 import logging
 from inspect import getattr_static
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any
 
 from core.errors import RouteError
+from core.runtime import Part, current
 
 
-class ControllerType(type):
-    """Lets a method that is read from the class say which class that was.
+class Method:
+    """A method of a controller that knows the class it was read from.
 
     ``Sub.handle`` is plainly ``Parent.handle`` where ``Sub`` inherits it, and a route given ``Sub.handle`` would then run
-    on a ``Parent``. So a public method comes as a function of its own for each class, which knows that class.
+    on a ``Parent``. So a public method is read from each class as a function of its own, which carries that class.
     """
 
-    def __getattribute__(cls, name: str) -> Any:
-        value = super().__getattribute__(name)
-        if name.startswith("_") or type(value) is not FunctionType or type(getattr_static(cls, name)) is not FunctionType:
-            return value
-        if value.__dict__.get("__controller__") is cls:
-            return value
-        if name in type.__getattribute__(cls, "__dict__"):
-            value.__controller__ = cls  # type: ignore[attr-defined]
-            return value
-        copy = FunctionType(value.__code__, value.__globals__, name, value.__defaults__, value.__closure__)
-        copy.__kwdefaults__ = value.__kwdefaults__
-        copy.__dict__.update(value.__dict__)
-        copy.__doc__ = value.__doc__
-        copy.__module__ = cls.__module__
-        copy.__qualname__ = f"{cls.__qualname__}.{name}"
-        copy.__controller__ = cls  # type: ignore[attr-defined]
+    def __init__(self, name: str, function: FunctionType, home: type | None) -> None:
+        self._name = name
+        self._function = function
+        # The controller that defines the function; None where a class that is no controller does.
+        self._home = home
+        self._read: dict[type, FunctionType] = {}
+
+    def __get__(self, instance: object | None, owner: type) -> Any:
+        """Return the method bound to ``instance``, or the function that belongs to ``owner``."""
+        if instance is not None:
+            return MethodType(self._function, instance)
+        found = self._read.get(owner)
+        if found is None:
+            found = self._read[owner] = self._function if owner is self._home else self._copy()
+            found.__controller__ = owner  # type: ignore[attr-defined]
+            if owner is not self._home:
+                found.__module__ = owner.__module__
+                found.__qualname__ = f"{owner.__qualname__}.{self._name}"
+        return found
+
+    def _copy(self) -> FunctionType:
+        function = self._function
+        copy = FunctionType(function.__code__, function.__globals__, self._name, function.__defaults__, function.__closure__)
+        copy.__kwdefaults__ = function.__kwdefaults__
+        copy.__dict__.update(function.__dict__)
+        copy.__doc__ = function.__doc__
         return copy
 
 
-class Controller(metaclass=ControllerType):
+class Controller:
     """The parent of your controllers.
 
     A method that handles messages takes one argument, the context (see ``core.context.Context``). It is given to a route
-    through its class, ``router.on("devices/<device_id>/data", SensorController.handle)``: one instance is made for each
-    class and process, without arguments.
+    through its class, ``router.on("devices/<device_id>/data", SensorController.handle)``. One instance is made for each
+    class and application, without arguments.
     """
 
     logger: logging.Logger
@@ -49,17 +60,27 @@ class Controller(metaclass=ControllerType):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         cls.logger = logging.getLogger(f"{cls.__module__}.{cls.__qualname__}")
+        for name in dir(cls):
+            found = getattr_static(cls, name)
+            if isinstance(found, FunctionType) and not name.startswith("_"):
+                # What a class that is no controller defines belongs to others too.
+                setattr(cls, name, Method(name, found, cls if name in vars(cls) else None))
 
 
-_instances: dict[type[Controller], Controller] = {}
+INSTANCES: Part[dict[type[Controller], Controller]] = Part(dict)
+"""The instances of an application's controllers."""
 
 
 def instance(controller: type[Controller]) -> Controller:
-    """Give this process's one instance of ``controller``. Raises RouteError where it cannot be made without arguments."""
-    made = _instances.get(controller)
+    """Return the application's one instance of ``controller``.
+
+    Raise RouteError where it cannot be made without arguments.
+    """
+    instances = current()[INSTANCES]
+    made = instances.get(controller)
     if made is None:
         try:
-            made = _instances[controller] = controller()
+            made = instances[controller] = controller()
         except TypeError as error:
             raise RouteError(
                 f"{controller.__qualname__} cannot be made without arguments ({error}); make it yourself and give the "

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from core.route import Route
-
 
 class RouteMQError(Exception):
     """The parent of all errors that RouteMQ raises itself."""
@@ -88,14 +86,7 @@ class MessageError(RouteMQError):
 
 
 class NoRouteError(MessageError):
-    """A message whose topic no route takes, although a subscription brought it.
-
-    ``near`` is the route that would take it, were it not for the converters of its parameters.
-    """
-
-    def __init__(self, message: str, near: Route | None = None) -> None:
-        super().__init__(message)
-        self.near = near
+    """A message whose topic no route takes, although a subscription brought it."""
 
 
 class PayloadError(MessageError):
@@ -190,3 +181,15 @@ def one_line(error: BaseException, *, name: bool = True) -> str:
     text = " ".join(str(error).split())
     kind = type(error).__name__
     return (f"{kind}: {text}" if text and name else text or kind)[:300]
+
+
+def mask(url: str) -> str:
+    """Give ``url`` without its password, whatever else may be wrong with it."""
+    scheme, found, rest = url.partition("://")
+    if not found:
+        scheme, rest = "", url
+    credentials, at, host = rest.rpartition("@")
+    if not at:
+        return url
+    user = credentials.partition(":")[0]
+    return f"{scheme}{found}{user}:***@{host}" if ":" in credentials else url

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from core.errors import RouteError
@@ -18,22 +19,11 @@ Handler = Callable[[Any], Awaitable[Any]]
 """Takes the context and gives the reply, or None."""
 
 
-class Passed:
-    """What middleware gives in the place of a reply for a message that it did not hand on, and that is done with that.
+class Passed(Enum):
+    """What middleware returns in the place of a reply for a message that it did not hand on, and that is done with that."""
 
-    ``counted`` is the counter of the ledger (``core.delivery.ledger.Ledger``) that it goes to.
-    """
-
-    __slots__ = ("counted",)
-
-    def __init__(self, counted: str) -> None:
-        self.counted = counted
-
-
-DUPLICATE = Passed("deduplicated")
-"""The message was handled before."""
-DROPPED = Passed("dropped")
-"""The message is dropped on purpose."""
+    DUPLICATE = "the message was handled before"
+    DROPPED = "the message is dropped on purpose"
 
 
 class Middleware:

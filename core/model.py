@@ -12,13 +12,15 @@ from sqlalchemy import MetaData, func, select
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm.decl_api import DeclarativeAttributeIntercept
 
-from core.database import ambient
+from core.database import current
+from core.database import transaction as transactions
 from core.database.engine import Database
 from core.database.mapping import check_names, hashable, identity_of, instance_of, key_names, mapper_of, new_instance
+from core.database.pool import Pool, PoolOptions
 from core.database.row import to_dict
 from core.database.statements.change import delete_of, update_of
 from core.database.statements.find import find_of
-from core.database.statements.gather import MOST_ROWS
+from core.database.statements.gather import MAX_ROWS
 from core.database.statements.insert import insert_of
 from core.database.statements.insertion import alike, insert_only, is_plain, kind_of_insert
 from core.database.statements.upsert import upsert_of
@@ -26,6 +28,7 @@ from core.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from typing import Unpack
 
     from sqlalchemy import ColumnElement, Select
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -77,12 +80,12 @@ class ModelType(DeclarativeAttributeIntercept):
     @property
     def _is_enabled(cls) -> bool:
         """Whether a database is configured."""
-        return ambient.current.database is not None
+        return current.configured_or_none() is not None
 
     @property
     def _engine(cls) -> AsyncEngine | None:
         """The engine of the configured database."""
-        return None if ambient.current.database is None else ambient.current.database.engine
+        return None if (found := current.configured_or_none()) is None else found.engine
 
     # -- the database --------------------------------------------------------------------------------------------------
 
@@ -90,40 +93,29 @@ class ModelType(DeclarativeAttributeIntercept):
         cls,
         url: str | None,
         *,
-        pool_size: int = 10,
-        max_overflow: int = 20,
-        pool_timeout: float = 30,
-        pool_recycle: float = 3600,
         echo: bool = False,
+        **pool: Unpack[Pool],
     ) -> None:
-        """Use the database at ``url`` from now on, without connecting yet; an empty one disables the database.
+        """Use the database at ``url`` from now on, without connecting yet. An empty one disables the database.
 
-        The pool's options are those of SQLAlchemy, times in seconds. Raises SettingsError for a URL that cannot be right.
+        - ``echo``: log each statement.
+        - ``pool_size``, ``max_overflow``, ``pool_timeout``, ``pool_recycle``: see ``core.database.pool.PoolOptions``.
+
+        Raise SettingsError for a URL that cannot be right.
         """
-        database = None
-        if url:
-            database = Database(
-                url,
-                pool_size=pool_size,
-                max_overflow=max_overflow,
-                pool_timeout=pool_timeout,
-                pool_recycle=pool_recycle,
-                echo=echo,
-            )
-        _told.clear()
-        ambient.configure(database)
+        current.configure(Database(url, PoolOptions(**pool), echo=echo) if url else None)
 
     async def close(cls) -> None:
         """Close all connections; the database is disabled from then on."""
-        await ambient.close()
+        await current.close()
 
     async def ping(cls) -> None:
         """Ask the database for a sign of life. Raises what the driver raises."""
-        await ambient.database().ping()
+        await current.configured().ping()
 
     async def create_tables(cls) -> None:
         """Create the tables of all models that are missing; safe when several processes do it at once."""
-        await ambient.database().create_tables(Base.metadata)
+        await current.configured().create_tables(Base.metadata)
 
     # -- sessions ------------------------------------------------------------------------------------------------------
 
@@ -132,12 +124,12 @@ class ModelType(DeclarativeAttributeIntercept):
         if not _enabled("get_session"):
             # The specification has callers ask `if not session`; those that do not ask are not to be bothered by a type.
             return None  # type: ignore[return-value]
-        return await ambient.get_session()
+        return await transactions.get_session()
 
     @asynccontextmanager
     async def session(cls) -> AsyncIterator[AsyncSession]:
         """Give a session that is closed at the end of the block; what is not committed by then is rolled back."""
-        async with await ambient.get_session() as session:
+        async with await transactions.get_session() as session:
             yield session
 
     def transaction(cls) -> AbstractAsyncContextManager[AsyncSession]:
@@ -145,7 +137,7 @@ class ModelType(DeclarativeAttributeIntercept):
 
         It commits at the end of the block and rolls back if that raises. One within another is a savepoint.
         """
-        return ambient.transaction()
+        return transactions.transaction()
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
@@ -154,13 +146,13 @@ class ModelType(DeclarativeAttributeIntercept):
 
         Raises ModelError for values that the model has not, and SQLAlchemy's errors (IntegrityError and others).
         """
-        gathers = ambient.gathers()
+        gathers = transactions.gathers()
         kind = kind_of_insert(model, values) if gathers is not None else None
         if gathers is not None and kind is not None:
             made: M = await gathers[0].call(kind, values)
             return made
         row = new_instance(model, values)
-        async with ambient.writing() as session:
+        async with transactions.writing() as session:
             session.add(row)
             await session.flush()
             await session.refresh(row)
@@ -185,15 +177,15 @@ class ModelType(DeclarativeAttributeIntercept):
         """
         mapper_of(model)
         kept = alike(model, rows)
-        async with ambient.writing() as session:
+        async with transactions.writing() as session:
             if kept is not None and not returning:
-                await insert_only(session, model, kept, alone=not ambient.is_surrounded())
+                await insert_only(session, model, kept, alone=not transactions.is_surrounded())
                 return None
-            if kept is not None and ambient.database().gathers:
+            if kept is not None and current.configured().gathers:
                 kind = insert_of(cast("Any", model), tuple(kept[0]))
                 made: list[M] = []
-                for start in range(0, len(kept), MOST_ROWS):
-                    made += await kind.run(session, kept[start : start + MOST_ROWS])
+                for start in range(0, len(kept), MAX_ROWS):
+                    made += await kind.run(session, kept[start : start + MAX_ROWS])
                 return made
             made = [new_instance(model, row) if isinstance(row, Mapping) else instance_of(model, row) for row in rows]
             session.add_all(made)
@@ -218,7 +210,7 @@ class ModelType(DeclarativeAttributeIntercept):
         keys = key_names(mapper) if on is None else tuple(on)
         names = tuple(values)
         try:
-            kind = upsert_of(cast("Any", model), names, keys, ambient.database().url.get_backend_name())
+            kind = upsert_of(cast("Any", model), names, keys, current.configured().url.get_backend_name())
         except ModelError:
             # Of a name that is none, this says which one was meant.
             check_names(model, values)
@@ -238,11 +230,11 @@ class ModelType(DeclarativeAttributeIntercept):
         identity = identity_of(model, key)
         if not _enabled("find"):
             return None
-        gathers = ambient.gathers() if hashable(identity) else None
+        gathers = transactions.gathers() if hashable(identity) else None
         if gathers is not None:
             found: M | None = await gathers[1].call(find_of(cast("Any", model)), identity)
             return found
-        async with ambient.reading() as session:
+        async with transactions.reading() as session:
             return await session.get(model, identity)
 
     async def all(cls, model: type[M], /) -> list[M]:
@@ -273,7 +265,7 @@ class ModelType(DeclarativeAttributeIntercept):
         statement = _select(model, conditions, equals, order_by).limit(limit).offset(offset)
         if not _enabled("where"):
             return []
-        async with ambient.reading() as session:
+        async with transactions.reading() as session:
             rows = await session.scalars(statement)
             return list(cast("Any", rows.unique()))
 
@@ -282,7 +274,7 @@ class ModelType(DeclarativeAttributeIntercept):
         statement = select(func.count()).select_from(_select(model, conditions, equals).subquery())
         if not _enabled("count"):
             return 0
-        async with ambient.reading() as session:
+        async with transactions.reading() as session:
             return await session.scalar(statement) or 0
 
     async def exists(cls, model: type[M], /, *conditions: ColumnElement[bool], **equals: Any) -> bool:
@@ -290,7 +282,7 @@ class ModelType(DeclarativeAttributeIntercept):
         statement = select(_select(model, conditions, equals).exists())
         if not _enabled("exists"):
             return False
-        async with ambient.reading() as session:
+        async with transactions.reading() as session:
             return bool(await session.scalar(statement))
 
     async def paginate(
@@ -311,7 +303,7 @@ class ModelType(DeclarativeAttributeIntercept):
         total = select(func.count()).select_from(_select(model, conditions, equals).subquery())
         if not _enabled("paginate"):
             return Page([], 0, page, per_page)
-        async with ambient.reading() as session:
+        async with transactions.reading() as session:
             count = await session.scalar(total) or 0
             rows = await session.scalars(statement)
             return Page(list(cast("Any", rows.unique())), count, page, per_page)
@@ -326,25 +318,21 @@ class Model(Base, metaclass=ModelType):
     __abstract__ = True
 
 
-_told: set[str] = set()
-
-
 def _enabled(call: str) -> bool:
     """Say whether there is a database; that there is none is told once for each kind of call."""
-    if ambient.current.database is not None:
+    if current.configured_or_none() is not None:
         return True
-    if call not in _told:
-        _told.add(call)
+    if current.tell_once(call):
         log.warning("the database is disabled (no DATABASE_URL): Model.%s finds nothing", call)
     return False
 
 
 async def _write(kind: Kind, value: Any, *, gather: bool) -> Any:
     """Give the result of one call that writes, gathered with others of its kind where that may be."""
-    gathers = ambient.gathers() if gather else None
+    gathers = transactions.gathers() if gather else None
     if gathers is not None:
         return await gathers[0].call(kind, value)
-    async with ambient.writing() as session:
+    async with transactions.writing() as session:
         (result,) = await kind.run(session, [value])
     return result
 

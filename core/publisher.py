@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from core.codecs import encode_any
 from core.errors import RequestError
-from core.mqtt.topics import check_topic
+from core.mqtt.publication import Publication, check_publication
+from core.runtime import Part, current
 from core.session.answers import Answers
 from core.session.session import Session
 
@@ -21,7 +23,21 @@ NOWHERE = (
 )
 
 
-class Publisher:
+class Outgoing(ABC):
+    """Publishes what handlers publish."""
+
+    async def publish(
+        self, topic: str, payload: Any, *, qos: int = 0, retain: bool = False, properties: Properties | None = None
+    ) -> None:
+        """Publish; see ``core.context.Publish``. Raise TopicError, PayloadError and BrokerRefusedError."""
+        await self.send(Publication(topic, encode_any(payload), qos, retain, properties))
+
+    @abstractmethod
+    async def send(self, publication: Publication) -> None:
+        """Publish a message that is encoded. Raise TopicError and BrokerRefusedError."""
+
+
+class Publisher(Outgoing):
     """Publishes over a session that is opened by the first message, and takes the answers to requests in on it.
 
     It is not the worker's session: that one is not read while too much is in hand, and a PUBACK or an answer awaited by a
@@ -33,22 +49,17 @@ class Publisher:
         self._started = False
         self.answers = Answers(self._session, response_topic or f"routemq/{secrets.token_hex(8)}/responses")
 
-    async def publish(
-        self, topic: str, payload: Any, *, qos: int = 0, retain: bool = False, properties: Properties | None = None
-    ) -> None:
-        """Publish; see ``core.context.Publish``. Raises TopicError, PayloadError and BrokerRefusedError."""
-        _check(topic, qos)
-        body = encode_any(payload)
+    async def send(self, publication: Publication) -> None:
+        """Publish a message that is encoded. Raise TopicError and BrokerRefusedError."""
+        check_publication(publication)
         self._start()
-        await self._session.publish(topic, body, qos=qos, retain=retain, properties=properties)
+        await self._session.publish(publication)
 
-    async def ask(
-        self, topic: str, body: bytes, *, timeout: float, reply: str | None, qos: int, properties: Properties | None
-    ) -> Message:
-        """Publish ``body`` and give the answer; see ``core.request.request``."""
-        _check(topic, qos)
+    async def ask(self, publication: Publication, *, timeout: float, reply: str | None) -> Message:
+        """Publish ``publication`` and return the answer; see ``core.request.request``."""
+        check_publication(publication)
         self._start()
-        return await self.answers.ask(topic, body, timeout=timeout, reply=reply, qos=qos, properties=properties)
+        return await self.answers.ask(publication, timeout=timeout, reply=reply)
 
     def _start(self) -> None:
         if not self._started:
@@ -62,29 +73,30 @@ class Publisher:
             await self._session.stop()
 
 
-def _check(topic: str, qos: int) -> None:
-    if qos not in {0, 1}:
-        raise ValueError(f"qos={qos!r} is neither 0 nor 1")
-    check_topic(topic)
+class _InUse:
+    """The publisher in use; None where there is none, and ``why``."""
+
+    def __init__(self) -> None:
+        self.publisher: Publisher | None = None
+        self.why = NOWHERE
 
 
-class _Process:
-    """What this process publishes on; None where that is not to be, and ``why``."""
-
-    publisher: Publisher | None = None
-    why = NOWHERE
+PUBLISHER = Part(_InUse)
+"""The publisher of an application."""
 
 
-def set_current(publisher: Publisher | None, why: str = NOWHERE) -> None:
-    """Have ``publish`` and ``request`` of this process go over ``publisher``, or say ``why`` they cannot."""
-    _Process.publisher, _Process.why = publisher, why
+def use_publisher(publisher: Publisher | None, why: str = NOWHERE) -> None:
+    """Send what ``publish`` and ``request`` are given over ``publisher``, or have them say ``why`` they cannot."""
+    in_use = current()[PUBLISHER]
+    in_use.publisher, in_use.why = publisher, why
 
 
-def current() -> Publisher:
-    """Give what this process publishes on. Raises RequestError where there is nothing."""
-    if _Process.publisher is None:
-        raise RequestError(_Process.why)
-    return _Process.publisher
+def publisher_in_use() -> Publisher:
+    """Return the publisher of the running code. Raise RequestError where there is none."""
+    in_use = current()[PUBLISHER]
+    if in_use.publisher is None:
+        raise RequestError(in_use.why)
+    return in_use.publisher
 
 
 async def publish(
@@ -95,4 +107,4 @@ async def publish(
     In a handler of an exactly-once route use ``context["publish"]``, whose messages leave with the commit. Raises
     TopicError, PayloadError, BrokerRefusedError, and RequestError where the process has no connection.
     """
-    await current().publish(topic, payload, qos=qos, retain=retain, properties=properties)
+    await publisher_in_use().publish(topic, payload, qos=qos, retain=retain, properties=properties)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from core.codecs import CODECS
+from core.codecs import codecs_by_name
 from core.errors import PayloadError, RequestError, TopicError
+from core.mqtt.publication import Publication
 from core.mqtt.topics import check_filter
-from core.publisher import current
+from core.publisher import publisher_in_use
 
 if TYPE_CHECKING:
     from core.mqtt.message import Properties
@@ -33,10 +34,11 @@ async def request(
     Raises RequestTimeoutError, BrokerRefusedError, ConnectionLostError at a stop, and RequestError for an answer that cannot
     be decoded and by MQTT 3.1.1 without ``reply``.
     """
-    publisher = current()
-    codec_ = CODECS.get(codec)
+    publisher = publisher_in_use()
+    codecs = codecs_by_name()
+    codec_ = codecs.get(codec)
     if codec_ is None:
-        raise ValueError(f"codec={codec!r} is none of {', '.join(CODECS)}")
+        raise ValueError(f"codec={codec!r} is none of {', '.join(codecs)}")
     if reply is not None:
         check_filter(reply)
         if reply.startswith("$share/"):
@@ -45,7 +47,8 @@ async def request(
         body = payload.encode()
     else:
         body = bytes(payload) if isinstance(payload, bytes | bytearray | memoryview) else codec_.encode(payload)
-    answer = await publisher.ask(topic, body, timeout=timeout, reply=reply, qos=qos, properties=properties)
+    publication = Publication(topic, body, qos, properties=properties)
+    answer = await publisher.ask(publication, timeout=timeout, reply=reply)
     try:
         return codec_.decode(answer.body)
     except PayloadError as error:

@@ -1,4 +1,4 @@
-"""How often, and after which pauses, a failed message is tried again."""
+"""How often, and after which pauses, something that failed is tried again."""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ from core.errors import RouteError
 class Retry:
     """A route's policy for failures that are the message's own.
 
-    ``attempts`` counts the first run too. The pause before the second is ``first`` seconds, each later one ``factor``
-    times the one before, none longer than ``most`` seconds; ``jitter`` takes a random part between half and all of it,
-    so that messages which failed together do not come back together. Only exceptions of the types ``on`` are retried.
+    - ``attempts``: how often a message runs at most; the first run counts.
+    - ``first``: seconds before the second run.
+    - ``factor``: how many times as long each later pause is as the one before.
+    - ``most``: seconds that no pause exceeds.
+    - ``jitter``: whether a pause is shortened at random, to half of it at the least, so that messages which failed together
+      do not come back together.
+    - ``on``: the types of exceptions that are retried.
+
+    Raise RouteError for numbers that cannot be.
     """
 
     attempts: int = 3
@@ -34,7 +40,32 @@ class Retry:
             )
 
     def pause(self, attempt: int) -> float:
-        """Give the seconds to wait after the run numbered ``attempt`` (from 1) has failed."""
+        """Return the seconds to wait after the run numbered ``attempt`` (from 1) has failed."""
         # The exponent is bounded so that a large number of attempts cannot overflow a float.
         pause = min(self.first * self.factor ** min(attempt - 1, 60), self.most)
         return pause * random.uniform(0.5, 1) if self.jitter else pause  # noqa: S311 - spreads load, guards nothing
+
+
+class Pauses:
+    """Growing pauses between attempts at something that fails for as long as it does.
+
+    - ``first``: seconds of the first pause. Each later one is twice as long as the one before.
+    - ``most``: seconds that no pause exceeds.
+    - ``jitter``: the part of a pause, from 0 to 1, by which it is shortened at random at the most.
+    """
+
+    def __init__(self, first: float, most: float, jitter: float = 0.0) -> None:
+        self._first = first
+        self._most = most
+        self._jitter = jitter
+        self._next = first
+
+    def next(self) -> float:
+        """Return the seconds of the next pause."""
+        pause = self._next
+        self._next = min(pause * 2, self._most)
+        return pause * random.uniform(1 - self._jitter, 1)  # noqa: S311 - spreads load, guards nothing
+
+    def reset(self) -> None:
+        """Begin with the first pause again."""
+        self._next = self._first

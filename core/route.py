@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import difflib
-import inspect
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from types import FunctionType
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from core.codecs import CodecLike
-from core.codecs.payload import Read, reader, writer
-from core.controller import Controller, instance
-from core.errors import RouteError, TopicError
-from core.middleware import Handler, Middleware, MiddlewareLike, fold
 from core.mqtt.message import Message
-from core.mqtt.topics import covers, parse
 
 if TYPE_CHECKING:
-    from core.mqtt.topics import Pattern
     from core.retry import Retry
 
-MOST_BATCH = 10_000
 
 Dedup = str | Callable[[Any], Any]
 """A path into the payload, such as "id" or "meta.id", or a function that takes the context."""
@@ -83,164 +72,19 @@ class RouteOptions:
     name: str | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Route:
-    """A registered route. ``call`` runs its handler within its middleware, ``read`` gives the payload of a message.
+@dataclass(frozen=True, slots=True)
+class RouteInfo:
+    """A route as its handler sees it, in ``context["route"]``.
 
-    ``given`` are the options as they were given, ``handler`` and ``middleware`` likewise: an including router starts from
-    them. ``defined_at`` is where, as "app/routers/devices.py:12".
+    - ``name``: its name in logs and dead letters.
+    - ``pattern``: its topic pattern, as text.
+    - ``handler``: the name of its handler.
+    - ``options``: its options.
+    - ``defined_at``: where it was registered, as "app/routers/devices.py:12".
     """
 
     name: str
-    pattern: Pattern
-    handler: Callable[..., Any]
-    handler_name: str
+    pattern: str
+    handler: str
     options: RouteOptions
-    given: Options
-    middleware: tuple[MiddlewareLike, ...]
-    call: Handler
-    read: Read
-    encode: Callable[[Any], bytes]
-    content_type: str | None
-    reply_topic: Callable[[Mapping[str, Any]], str] | None
     defined_at: str
-
-    def key(self, message: Message, params: dict[str, Any]) -> Hashable:
-        """Give the ordering key of ``message``; None where it waits for nobody."""
-        order_by = self.options.order_by
-        if order_by is None:
-            return None
-        if isinstance(order_by, str):
-            key: Hashable = params[order_by]
-            return key
-        key = order_by(message)
-        # A key that cannot be one raises here, where it costs this message alone.
-        hash(key)
-        return key
-
-
-def make_route(
-    pattern: Pattern,
-    handler: Callable[..., Any],
-    middleware: Sequence[MiddlewareLike],
-    given: Options,
-    defined_at: str,
-) -> Route:
-    """Check and resolve everything that can be decided now. Raises RouteError."""
-    where = f"route {pattern.text!r} at {defined_at}"
-    known = [field.name for field in fields(RouteOptions)]
-    for option in given:
-        if option not in known:
-            close = difflib.get_close_matches(option, known, 1)
-            hint = f", did you mean {close[0]!r}?" if close else ""
-            raise RouteError(f"{where}: there is no option {option!r}{hint} There are {', '.join(known)}")
-    options = RouteOptions(**given)
-    _check(options, pattern, where)
-    if options.batch is not None and middleware:
-        raise RouteError(
-            f"{where}: middleware runs around one message, and batch={options.batch} gives the handler many; call what the "
-            "middleware does from the handler, or leave one of the two out"
-        )
-    bound, name = _bind(handler, where)
-    try:
-        read = reader(options.codec, options.schema)
-        encode, content_type = writer(options.codec)
-        call = fold(bound, middleware)
-        for around in middleware:
-            if isinstance(around, Middleware):
-                around.registered(pattern)
-    except RouteError as error:
-        raise RouteError(f"{where}: {error}") from error
-    return Route(
-        options.name or pattern.text,
-        pattern,
-        handler,
-        name,
-        options,
-        given,
-        tuple(middleware),
-        call,
-        read,
-        encode,
-        content_type,
-        _reply_topic(options.reply, pattern, where),
-        defined_at,
-    )
-
-
-def _reply_topic(reply: str | None, pattern: Pattern, where: str) -> Callable[[Mapping[str, Any]], str] | None:
-    """Give what makes the topic of a reply from the parameters of the message it answers."""
-    if reply is None:
-        return None
-    try:
-        parsed = parse(reply)
-    except TopicError as error:
-        raise RouteError(f"{where}: reply: {error}") from None
-    if any(not isinstance(segment, str) and segment.name is None for segment in parsed.segments):
-        raise RouteError(f"{where}: reply={reply!r} has a wildcard; a reply goes to one topic, write <name> or plain text")
-    for name in parsed.names:
-        if name not in pattern.names:
-            raise RouteError(f"{where}: reply={reply!r} has the parameter {name!r}, which the route's pattern has not")
-    if covers(pattern.topic_filter, parsed.topic_filter):
-        raise RouteError(f"{where}: reply={reply!r} lies within the topics of the route itself, which would answer itself")
-    segments = parsed.segments
-    return lambda params: "/".join(
-        segment if isinstance(segment, str) else str(params[segment.name or ""]) for segment in segments
-    )
-
-
-def _check(options: RouteOptions, pattern: Pattern, where: str) -> None:
-    if options.qos == 2:
-        raise RouteError(
-            f"{where}: qos=2 would lose messages in a crash, as the client library answers the broker before the message "
-            "is stored; use qos=1, the broker then sends again what was not acknowledged"
-        )
-    if options.qos not in {0, 1}:
-        raise RouteError(f"{where}: qos={options.qos!r} is neither 0 nor 1")
-    if options.delivery not in {"at_least_once", "at_most_once", "exactly_once"}:
-        raise RouteError(f"{where}: delivery={options.delivery!r} is none of at_least_once, at_most_once, exactly_once")
-    if options.delivery == "exactly_once" and options.qos == 0:
-        raise RouteError(
-            f"{where}: delivery='exactly_once' does not go together with qos=0, which a broker never sends again"
-        )
-    if options.dedup is not None and (options.delivery != "exactly_once" or options.batch is not None):
-        raise RouteError(f"{where}: dedup needs delivery='exactly_once', to be part of its transaction, and no batch")
-    if options.dedup is not None and not (callable(options.dedup) or (isinstance(options.dedup, str) and options.dedup)):
-        raise RouteError(
-            f"{where}: dedup={options.dedup!r} is neither a path into the payload nor a function of the context"
-        )
-    if isinstance(options.order_by, str) and options.order_by not in pattern.names:
-        has = f"its parameters are {', '.join(pattern.names)}" if pattern.names else "it has no parameters"
-        raise RouteError(f"{where}: order_by={options.order_by!r} is no parameter of the pattern; {has}")
-    if options.batch is not None and not (isinstance(options.batch, int) and 1 <= options.batch <= MOST_BATCH):
-        raise RouteError(f"{where}: batch={options.batch!r} is not a number of messages from 1 to {MOST_BATCH:,}")
-    if options.timeout is not None and not options.timeout > 0:
-        raise RouteError(f"{where}: timeout={options.timeout!r} is not a positive number of seconds")
-
-
-def _bind(handler: Callable[..., Any], where: str) -> tuple[Handler, str]:
-    """Give the callable that takes the context, and the handler's name for people."""
-    if isinstance(handler, type):
-        raise RouteError(f"{where}: {handler.__qualname__} is a class; give one of its methods, as in Class.handle")
-    owner = getattr(handler, "__controller__", None)
-    bound: Callable[..., Any] = handler
-    if isinstance(owner, type) and issubclass(owner, Controller) and isinstance(handler, FunctionType):
-        try:
-            bound = handler.__get__(instance(owner))
-        except RouteError as error:
-            raise RouteError(f"{where}: {error}") from error
-    if not callable(bound):
-        raise RouteError(f"{where}: the handler {handler!r} is not callable")
-    name = getattr(handler, "__qualname__", None) or type(handler).__qualname__
-    name = name.rpartition("<locals>.")[2]
-    try:
-        inspect.signature(bound).bind({})
-    except TypeError as error:
-        raise RouteError(f"{where}: {name} must take one argument, the context ({error})") from None
-    if inspect.iscoroutinefunction(bound) or inspect.iscoroutinefunction(getattr(bound, "__call__", None)):  # noqa: B004
-        return bound, name
-
-    async def in_a_thread(context: Any) -> Any:
-        return await asyncio.to_thread(bound, context)
-
-    return in_a_thread, name

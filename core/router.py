@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from functools import lru_cache
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 from core.errors import NoRouteError, RouteError, TopicError
-from core.mqtt.topics import Level, Pattern, Tree, parse, takes
-from core.route import Options, Route, RouteOptions, make_route
-from core.routing.overlaps import overlapping
-from core.transport.connection import Subscription
+from core.mqtt.topics import Level, parse, takes
+from core.route import Options, RouteOptions
+from core.routing.registered import Route, make_route
+from core.routing.subscriptions import subscriptions_of
+from core.routing.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from typing import Self, Unpack
 
     from core.middleware import MiddlewareLike
+    from core.transport.connection import Subscription
 
 __all__ = ["Match", "Options", "Route", "RouteOptions", "Router"]
 
 H = TypeVar("H", bound="Callable[..., Any]")
-MOST_TOPICS = 10_000
+MAX_TOPICS = 10_000
 """Topics whose route is remembered: those of a fleet come again and again."""
 
 
@@ -52,7 +53,7 @@ class Router:
         self._routes: list[Route] = []
         self._by_name: dict[str, Route] = {}
         self._tree = Tree()
-        self._find = lru_cache(MOST_TOPICS)(self._tree.find)
+        self._find = lru_cache(MAX_TOPICS)(self._tree.find)
         self._frozen = False
 
     @property
@@ -165,68 +166,35 @@ class Router:
     # -- looking up ----------------------------------------------------------------------------------------------------
 
     def match(self, topic: str) -> Match:
-        """Give the first registered route that takes ``topic``. Raises NoRouteError, which says what came nearest."""
+        """Return the first registered route that takes ``topic``. Raise NoRouteError, which says what came nearest."""
         found = self._root._find(topic)
         if found is None:
-            raise self._root._why_none(topic)
+            raise self._why_none(topic)
         number, params = found
         return Match(self._root._routes[number], params)
 
+    def nearest(self, topic: str) -> Route | None:
+        """Return the route that would take ``topic``, were it not for the converters of its parameters."""
+        pattern = self._root._tree.near(topic)
+        return next((route for route in self._root._routes if route.pattern is pattern), None)
+
     def _why_none(self, topic: str) -> NoRouteError:
-        pattern = self._tree.near(topic)
+        nearest = self.nearest(topic)
         shown = topic if len(topic) <= 200 else topic[:200] + "..."
-        near = next((route for route in self._routes if route.pattern is pattern), None)
-        if near is None:
+        if nearest is None:
             return NoRouteError(f"no route takes the topic {shown!r}")
         refused = [
             f"{level[:60]!r} is no {segment.converter.name} for {segment.name!r}"
-            for segment, level in zip(near.pattern.segments, topic.split("/"), strict=False)
+            for segment, level in zip(nearest.pattern.segments, topic.split("/"), strict=False)
             if isinstance(segment, Level) and not takes(segment.converter, level)
         ]
-        return NoRouteError(
-            f"no route takes the topic {shown!r}: {', '.join(refused)} in {near.pattern.text!r}", near if refused else None
-        )
+        return NoRouteError(f"no route takes the topic {shown!r}: {', '.join(refused)} in {nearest.pattern.text!r}")
 
     # -- subscribing ---------------------------------------------------------------------------------------------------
 
     def subscriptions(self) -> list[Subscription]:
-        """Give what to subscribe to, sorted: no filter that another one covers, each at the highest QoS it stands for."""
-        wanted: dict[str, int] = {}
-        for route in self.routes:
-            topic_filter = route.pattern.topic_filter
-            wanted[topic_filter] = max(wanted.get(topic_filter, 0), route.options.qos)
-        # The tree gives the first pattern that covers another, so wide ones are put in before narrow ones.
-        tree = Tree()
-        kept: dict[str, int] = {}
-        for topic_filter in sorted(wanted, key=_width):
-            pattern = parse_filter(topic_filter)
-            cover = tree.cover(pattern)
-            if cover is None:
-                tree.add(pattern)
-                kept[topic_filter] = wanted[topic_filter]
-            else:
-                kept[cover.text] = max(kept[cover.text], wanted[topic_filter])
-        shared = overlapping(kept)
-        return [
-            Subscription(topic_filter, kept[topic_filter], _identifier(topic_filter) if topic_filter in shared else None)
-            for topic_filter in sorted(kept)
-        ]
-
-
-def parse_filter(topic_filter: str) -> Pattern:
-    """Give a topic filter as a pattern; its literals may hold the brackets that a pattern's may not."""
-    segments = tuple(parse(level).segments[0] if level in {"+", "#"} else level for level in topic_filter.split("/"))
-    return Pattern(topic_filter, segments, topic_filter)
-
-
-def _identifier(topic_filter: str) -> int:
-    """Give a subscription identifier that stays the same from start to start, since messages wait with it."""
-    return int.from_bytes(sha256(topic_filter.encode()).digest()[:4], "big") % 268_435_455 + 1
-
-
-def _width(topic_filter: str) -> tuple[int, ...]:
-    """Order filters so that one that covers another comes before it."""
-    return tuple({"#": 0, "+": 1}.get(level, 2) for level in topic_filter.split("/"))
+        """Return what to subscribe to; see ``core.routing.subscriptions``."""
+        return subscriptions_of(self.routes)
 
 
 def _caller() -> str:

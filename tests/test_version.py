@@ -6,7 +6,7 @@ import re
 import tomllib
 
 from core import __version__
-from tests.worker import ROOT
+from tests.support.worker import ROOT
 
 
 def test_the_changelog_begins_with_the_version_in_hand():

@@ -1,4 +1,4 @@
-"""The command asyncapi: what the application takes and answers, as a document."""
+"""The command asyncapi: write what the application takes and answers as a document."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 from bootstrap.discovery import discover
 from config.settings import Settings
 from core.asyncapi.document import About, describe
-from core.asyncapi.page import page
+from core.asyncapi.page.page import page
 from core.asyncapi.server import Server
 from core.errors import StartError
 
@@ -27,12 +27,12 @@ _PROTOCOLS = {"mqtts": "secure-mqtt", "ws": "ws", "wss": "wss"}
 def write(settings: Settings, form: Form, output: Path | None) -> None:
     """Write the document of the application's routes to ``output``, or to standard output.
 
-    Raises StartError where the file cannot be written or ``pyproject.toml`` cannot be read, and what ``discover`` raises.
+    Raise StartError if the file cannot be written or ``pyproject.toml`` cannot be read. Errors of ``discover`` pass through.
     """
     document = describe(discover(), about(Path.cwd()), server(settings))
     text = render(document, form)
     if output is None:
-        # The bytes, so that a terminal of another encoding does not stop it.
+        # Write bytes, so that a terminal with another encoding does not matter.
         sys.stdout.buffer.write(text.encode())
         sys.stdout.buffer.flush()
         return
@@ -43,7 +43,7 @@ def write(settings: Settings, form: Form, output: Path | None) -> None:
 
 
 def render(document: dict[str, Any], form: Form) -> str:
-    """Give ``document`` as text."""
+    """Return ``document`` as text in the form ``form``."""
     if form == "json":
         return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if form == "html":
@@ -52,7 +52,7 @@ def render(document: dict[str, Any], form: Form) -> str:
 
 
 def about(folder: Path) -> About:
-    """Give what ``pyproject.toml`` in ``folder`` says of the project; without one its title is the folder's name."""
+    """Return what ``pyproject.toml`` in ``folder`` says of the project. The title is its name, or else the folder's."""
     file = folder / "pyproject.toml"
     project: dict[str, Any] = {}
     try:
@@ -65,7 +65,7 @@ def about(folder: Path) -> About:
 
 
 def server(settings: Settings) -> Server:
-    """Give what of the settings may be told of the broker: no user, no password, no file."""
+    """Return what the document may say of the broker: no user, no password and no file of the settings."""
     options = settings.connect_options()
     return Server(
         _host(options),
@@ -75,7 +75,7 @@ def server(settings: Settings) -> Server:
         _description(options),
         password=options.username is not None or options.password is not None,
         certificate=options.cert_file is not None,
-        # One that is made of host and folder differs from machine to machine, and the document with it.
+        # A default made of host and folder would make the document differ from machine to machine.
         client_id=settings.mqtt_client_id or None,
         keepalive=options.keepalive,
         session_expiry=options.session_expiry,
@@ -96,7 +96,7 @@ def _description(options: ConnectOptions) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes texts of several lines as such, and nothing as a reference to what was written before."""
+    """Writes a text of several lines as a block, and repeats a value instead of referring to the earlier one."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bootstrap import storage
-from core.database import ambient
+from core.database.current import configured
 from core.database.migrations import migrate
 from core.database.migrations.compare import differences
 from core.database.migrations.revision import make_revision
@@ -34,7 +34,7 @@ async def _opened(settings: Settings) -> AsyncIterator[Database]:
         raise MigrationError("DATABASE_URL is empty, so there is nothing to migrate")
     try:
         async with storage.at_once():
-            yield ambient.database()
+            yield configured()
     finally:
         await Model.close()
 

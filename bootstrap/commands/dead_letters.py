@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from bootstrap import storage
 from bootstrap.commands.progress import progress
+from bootstrap.connections import LatePublisher
 from bootstrap.discovery import discover
-from core.codecs import Limits
 from core.errors import StartError
 from core.handling.replay import every, run_again
-from core.handling.runner import Runs
+from core.handling.runner import Runner
 from core.model import Model
-from core.publisher import Publisher
-from core.transport.brokers.embedded import find_running
-from core.transport.connect import connector
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -27,10 +23,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from config.settings import Settings
-    from core.mqtt.message import Properties
     from core.records.dead_letters import DeadLetterStore, Stored
 
-MOST_TOLD = 20
+MAX_TOLD = 20
 
 
 @asynccontextmanager
@@ -107,15 +102,15 @@ async def replay(settings: Settings, console: Console, numbers: Sequence[int], *
     """Run the chosen ones through the application, in this process; give the exit code, 1 if any failed again."""
     router = discover()
     router.freeze()
-    async with _opened(settings, runs=True) as dead_letters, _publisher(settings) as publish:
+    async with _opened(settings, runs=True) as dead_letters, _publisher(settings) as outgoing:
         chosen = await _chosen(dead_letters, numbers, route, all_=all_)
-        runs = Runs(publish, settings.handler_timeout, Limits(settings.max_payload_bytes, settings.max_payload_depth))
+        runner = Runner(outgoing, settings.handler_timeout, settings.limits())
         try:
             with progress(console, "dead letters", None) as advance:
-                tally = await run_again(router, runs, dead_letters, chosen, advance)
+                tally = await run_again(router, runner, dead_letters, chosen, advance)
         finally:
-            runs.stop()
-    for number, reason in tally.failed[:MOST_TOLD]:
+            runner.stop()
+    for number, reason in tally.failed[:MAX_TOLD]:
         console.print(f"{number} failed again: {reason}", markup=False, soft_wrap=True)
     console.print(f"{tally.done:,} replayed, {tally.failures:,} failed again and stay", markup=False)
     return 1 if tally.failures else 0
@@ -156,32 +151,11 @@ def _none(number: int) -> StartError:
     return StartError(f"there is no dead letter {number}; python main.py dead-letters list shows those there are")
 
 
-class _LatePublisher:
-    """Finds the broker when a handler first publishes: most do not, and it need not be there then."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._publisher: Publisher | None = None
-
-    async def __call__(
-        self, topic: str, payload: Any, *, qos: int = 0, retain: bool = False, properties: Properties | None = None
-    ) -> None:
-        """Publish. Raises BrokerUnreachableError where an embedded broker is meant and none runs."""
-        if self._publisher is None:
-            options = await find_running(self._settings.connect_options())
-            options = replace(options, client_id=f"{options.client_id}-r", clean_start=True)
-            self._publisher = Publisher(connector(options), options.address)
-        await self._publisher.publish(topic, payload, qos=qos, retain=retain, properties=properties)
-
-    async def stop(self) -> None:
-        if self._publisher is not None:
-            await self._publisher.stop()
-
-
 @asynccontextmanager
-async def _publisher(settings: Settings) -> AsyncIterator[_LatePublisher]:
-    publish = _LatePublisher(settings)
+async def _publisher(settings: Settings) -> AsyncIterator[LatePublisher]:
+    # Most handlers publish nothing, and the broker need not be there then.
+    publisher = LatePublisher(settings, "replay")
     try:
-        yield publish
+        yield publisher
     finally:
-        await publish.stop()
+        await publisher.stop()

@@ -15,7 +15,7 @@ from bootstrap import storage
 from bootstrap.discovery import discover
 from config.settings import given, shown, unknown
 from core import rate_limit
-from core.database import ambient
+from core.database.current import configured
 from core.database.migrations import migrate
 from core.errors import BrokerUnreachableError, RouteMQError, one_line
 from core.model import Base, Model
@@ -123,7 +123,7 @@ async def _database(settings: Settings) -> Finding:
     storage.configure(settings)
     if not Model._is_enabled:
         return Finding("look", "none: DATABASE_URL is empty, nothing is stored")
-    database = ambient.database()
+    database = configured()
     await storage.own_tables()
     async with database.session() as session:
         version = "SELECT sqlite_version()" if database.is_sqlite else "SELECT version()"
@@ -143,9 +143,9 @@ async def _migrations(settings: Settings) -> Finding:
     count = len(ours.revisions())
     if not count:
         return Finding("ok", "none yet: run creates the tables of app/models that are missing")
-    lacking = [each.revision for each in await migrate.pending(ambient.database(), ours)]
+    lacking = [each.revision for each in await migrate.pending(configured(), ours)]
     if not lacking:
-        missing = await migrate.missing_tables(ambient.database(), Base.metadata)
+        missing = await migrate.missing_tables(configured(), Base.metadata)
         if missing:
             return Finding("fails", f'no table {migrate.few(missing)}; python main.py db revision -m "..."')
         return Finding("ok", f"{count}, all of them done")

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from bootstrap.connections import publisher_for
 from core.errors import BrokerUnreachableError, RouteMQError
 from core.publisher import Publisher
-from core.transport.brokers.embedded import find_running
-from core.transport.connect import connector
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -29,9 +26,7 @@ async def publishing(settings: Settings) -> AsyncIterator[Publisher]:
     """Give a publisher at the broker of ``settings``, with a session of its own that ends with it."""
     # The session tells of a lost connection in the log.
     logging.basicConfig(level="WARNING", format="%(message)s")
-    options = await find_running(settings.connect_options())
-    options = replace(options, client_id=f"cli-{secrets.token_hex(6)}", clean_start=True)
-    publisher = Publisher(connector(options), options.address)
+    publisher = await publisher_for(settings, "cli")
     try:
         yield publisher
     finally:

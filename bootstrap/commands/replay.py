@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from config.settings import Settings
 
-MOST_TOLD = 20
+MAX_TOLD = 20
 _FIELD = re.compile(r"<([^<>]+)>|\{([^{}]+)\}")
 _NO_LEVEL = re.compile(r"[/+#\0]")
 
@@ -48,7 +48,7 @@ class TopicMaker:
         level = _NO_LEVEL.sub("_", text)
         if level != text:
             self.replacements += 1
-            if len(self.replaced) < MOST_TOLD:
+            if len(self.replaced) < MAX_TOLD:
                 self.replaced[text] = level
         return level
 
@@ -75,7 +75,7 @@ class Lines:
                     topic = check_topic(self._maker.topic(fields))
                 except (ValueError, TypeError, RecursionError, TopicError) as error:
                     self.bad += 1
-                    if self.bad <= MOST_TOLD:
+                    if self.bad <= MAX_TOLD:
                         self._console.print(f"line {number} is passed over: {error}", markup=False, soft_wrap=True)
                     continue
                 yield topic, body

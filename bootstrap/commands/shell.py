@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import sys
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select
@@ -15,16 +13,15 @@ from sqlalchemy import func, select
 from bootstrap import storage
 from bootstrap.commands.prompt import Background, Console, complete_names
 from bootstrap.commands.publish import PATIENCE
+from bootstrap.connections import publisher_for
 from bootstrap.discovery import controllers, discover
-from config.settings import CLIENT_ID, shown
+from config.settings import shown
 from core import __version__
 from core.errors import BrokerUnreachableError, MigrationError
 from core.model import Base, Model
-from core.publisher import Publisher, publish, set_current
+from core.publisher import Publisher, publish, use_publisher
 from core.request import request
 from core.testing import TestClient
-from core.transport.brokers.embedded import find_running
-from core.transport.connect import connector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,8 +30,8 @@ if TYPE_CHECKING:
     from core.mqtt.message import Properties
     from core.router import Router
 
-MOST_HISTORY = 1000
-MOST_SHOWN = 8
+MAX_HISTORY = 1000
+MAX_SHOWN = 8
 DATABASE_PATIENCE = 5.0
 
 
@@ -64,7 +61,7 @@ class Shell:
                     for letter in client.dead_letters:
                         self._say(f"now a dead letter: {letter.reason}")
         finally:
-            set_current(self._publisher)
+            use_publisher(self._publisher)
 
     async def publish(
         self, topic: str, payload: Any, *, qos: int = 1, retain: bool = False, properties: Properties | None = None
@@ -85,18 +82,15 @@ class Shell:
     async def _connect(self) -> None:
         """Have this process publish to the broker, to which the first message opens the connection."""
         if self._publisher is None:
-            client_id = f"shell-{secrets.token_hex(6)}"
-            options = replace(await find_running(self._settings.connect_options()), client_id=client_id, clean_start=True)
-            response_topic = self._settings.mqtt_response_topic.replace(CLIENT_ID, client_id)
-            self._publisher = Publisher(connector(options), options.address, response_topic)
-        set_current(self._publisher)
+            self._publisher = await publisher_for(self._settings, "shell")
+        use_publisher(self._publisher)
 
     async def open(self) -> None:
         """Bring the tables to where ``run`` would; the shell starts without broker and database too."""
         try:
             await self._connect()
         except BrokerUnreachableError as error:
-            set_current(None, str(error))
+            use_publisher(None, str(error))
         if not Model._is_enabled:
             return
         try:
@@ -109,7 +103,7 @@ class Shell:
 
     async def close(self) -> None:
         """Let go of broker and database."""
-        set_current(None)
+        use_publisher(None)
         if self._publisher is not None:
             await self._publisher.stop()
         await Model.close()
@@ -122,7 +116,7 @@ def shell(settings: Settings, say: Callable[[str], None]) -> int:
     """
     logging.basicConfig(level="WARNING", format="%(levelname)s: %(message)s")
     # What a handler raises is shown as what send raises.
-    logging.getLogger("routemq.delivery").addFilter(lambda record: record.module != "failure_log")
+    logging.getLogger("routemq.delivery.failures").disabled = True
     storage.configure(settings)
     router = discover()
     models = {mapper.class_.__name__: mapper.class_ for mapper in Base.registry.mappers}
@@ -168,8 +162,8 @@ def _banner(settings: Settings, models: dict[str, Any], handlers: dict[str, Any]
 
 def _listed(names: dict[str, Any]) -> str:
     found = sorted(names)
-    more = f" and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
-    return (", ".join(found[:MOST_SHOWN]) or "none") + more
+    more = f" and {len(found) - MAX_SHOWN} more" if len(found) > MAX_SHOWN else ""
+    return (", ".join(found[:MAX_SHOWN]) or "none") + more
 
 
 @contextmanager
@@ -186,7 +180,7 @@ def _history(names: dict[str, Any]) -> Iterator[None]:
     # For its owner alone: a line may hold a password.
     file.touch(mode=0o600)
     readline.read_history_file(file)
-    readline.set_history_length(MOST_HISTORY)
+    readline.set_history_length(MAX_HISTORY)
     try:
         yield
     finally:

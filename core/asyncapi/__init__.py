@@ -1,1 +1,1 @@
-"""AsyncAPI: the routes as a document that people and programs can read."""
+"""AsyncAPI: the routes of an application as a document that people and programs can read."""

@@ -1,4 +1,4 @@
-"""Channel addresses: topic patterns as AsyncAPI writes them, with a parameter for whatever is not literal."""
+"""Channel addresses: topic patterns as AsyncAPI writes them, with a parameter for each level that is not literal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from core.mqtt.topics import Level, Pattern, Rest, Segment
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# What a converter takes, in words, and an example of it.
+# A description and an example of what each converter takes.
 _TAKES = {
     "str": ("One level of the topic: any text without a slash.", "a1"),
     "int": ("A whole number: digits, with or without a minus sign before them.", "42"),
@@ -22,10 +22,10 @@ _ANY = ("One level of the topic: any text without a slash, which the handler is 
 
 
 def address(pattern: Pattern, converters: Mapping[str, str] | None = None) -> tuple[str, dict[str, Any]]:
-    """Give the address, such as ``devices/{device_id}/data``, and its Parameters Object.
+    """Return the address of ``pattern``, such as ``devices/{device_id}/data``, and its Parameters Object.
 
-    A bare ``+`` gets the name ``level_2``, say, by its place, and a bare ``#`` is ``rest``. ``converters`` says for
-    parameters that ``pattern`` does not convert what they are nevertheless: those of a reply come from its route.
+    A bare ``+`` is named by its place, such as ``level_2``. A bare ``#`` is named ``rest``. ``converters`` are
+    the converters of parameters that ``pattern`` leaves as text: a reply's topic takes those of its route's pattern.
     """
     levels: list[str] = []
     parameters: dict[str, Any] = {}
@@ -43,7 +43,7 @@ def address(pattern: Pattern, converters: Mapping[str, str] | None = None) -> tu
 
 
 def converters(pattern: Pattern) -> dict[str, str]:
-    """Give the names of the converters of the parameters of ``pattern``, by their names; "path" for the rest of a topic."""
+    """Return the converter's name for each parameter of ``pattern``. The rest of a topic has the converter "path"."""
     return {
         segment.name: segment.converter.name if isinstance(segment, Level) else "path"
         for segment in pattern.segments
@@ -64,7 +64,7 @@ def _parameter(segment: Segment, converter: str | None) -> dict[str, Any]:
 
 
 def _ascii(name: str) -> str:
-    """Give a parameter's name as AsyncAPI takes it: Python's names can have letters of any script."""
+    """Return a parameter's name in ASCII, as AsyncAPI requires. A name in Python may have letters of any script."""
     return name if name.isascii() else "".join(one if one.isascii() else f"u{ord(one):x}" for one in name)
 
 

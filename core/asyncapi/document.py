@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Container, Mapping
 
     from core.asyncapi.server import Server
-    from core.route import Route
     from core.router import Router
+    from core.routing.registered import Route
 
 VERSION = "3.0.0"
 BINDING = "0.2.0"
@@ -28,7 +28,7 @@ _CONTENT_TYPES = {"json": "application/json", "text": "text/plain", "raw": "appl
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What the application says of itself."""
+    """Title, version and description of the application."""
 
     title: str
     version: str
@@ -36,9 +36,9 @@ class About:
 
 
 def describe(router: Router, about: About, server: Server, *, group: str | None = None) -> dict[str, Any]:
-    """Give the document for the routes of ``router``: JSON values only, and the same for the same routes.
+    """Return the document for the routes of ``router``. It holds JSON values only, and is the same for the same routes.
 
-    ``group`` is the name of the shared subscription, where the workers have one.
+    ``group`` is the name of the workers' shared subscription, if they have one.
     """
     return _Document(router, about, server, group).write()
 
@@ -61,7 +61,7 @@ class _Document:
 
     def write(self) -> dict[str, Any]:
         named = [(self._operation(route), route) for route in self._routes]
-        # Replies after all routes: one may go to a topic that a route takes.
+        # Replies come after all routes, because a reply may go to a topic that a route takes.
         for key, route in named:
             self._reply(key, route)
         info = {"title": self._about.title, "version": self._about.version}
@@ -82,7 +82,7 @@ class _Document:
         }
 
     def _operation(self, route: Route) -> str:
-        """Add the channel and the operation of ``route``; give the operation's key."""
+        """Add the channel and the operation of ``route``. Return the operation's key."""
         summary, description = docs(route.handler)
         key = _key(route.options.name or route.handler_name, self._operations)
         where, parameters = address(route.pattern)
@@ -128,15 +128,15 @@ class _Document:
     # -- replies -------------------------------------------------------------------------------------------------------
 
     def _on_demand(self, route: Route) -> bool:
-        """Say whether the handler gives something that is sent to the response topic of a message which names one."""
-        gives = self._returned[route.name] not in (NOTHING, UNKNOWN) or route.options.reply_errors
-        return self._server.version == "5" and route.options.batch is None and gives
+        """Return whether ``route`` answers a message that names a response topic."""
+        answers = self._returned[route.name] not in (NOTHING, UNKNOWN) or route.options.reply_errors
+        return self._server.version == "5" and route.options.batch is None and answers
 
     def _answers(self, route: Route) -> bool:
         return route.options.reply is not None or self._on_demand(route)
 
     def _asked(self) -> dict[str, Any]:
-        """Give what a message says of where its reply goes: MQTT 5 alone has words for it."""
+        """Return the properties with which a message says where its reply goes. Only MQTT 5 has them."""
         if self._server.version != "5":
             return {}
         return headers(responseTopic=RESPONSE_TOPIC, correlationData=CORRELATION_DATA)
@@ -175,7 +175,7 @@ class _Document:
         self._operations[key]["reply"] = reply
 
     def _replies(self, key: str, route: Route, channel: dict[str, Any]) -> list[str]:
-        """Add the messages that answer to ``channel``; give their keys."""
+        """Add the messages of the reply to ``channel``. Return their keys."""
         messages: dict[str, Any] = channel["messages"]
         added = []
         payload = self._schemas.outgoing(route.name)
@@ -208,7 +208,7 @@ class _Document:
 
 
 def _extensions(route: Route) -> dict[str, Any]:
-    """Give what MQTT and AsyncAPI have no words for."""
+    """Return the extensions: the options of ``route`` that AsyncAPI and its MQTT bindings have no field for."""
     options = route.options
     order, dedup = options.order_by, options.dedup
     found: dict[str, Any] = {"x-routemq-handler": route.handler_name, "x-routemq-delivery": options.delivery}
@@ -236,12 +236,12 @@ def _content_type(route: Route) -> str:
     if route.content_type is not None:
         return route.content_type
     codec = route.options.codec
-    # An object of the user's own may write anything: bytes are all that is known.
+    # A codec object of the user may write anything, so that nothing but bytes is known.
     return _CONTENT_TYPES.get(codec, "application/octet-stream") if isinstance(codec, str) else "application/octet-stream"
 
 
 def _unknown(route: Route) -> dict[str, Any] | None:
-    """Give what can be said of a payload without a schema; None where that is nothing."""
+    """Return the schema of a payload whose route has none, as far as its codec tells it. Return None if it does not."""
     if route.options.codec == "text":
         return {"type": "string"}
     if route.options.codec == "raw":
@@ -250,7 +250,7 @@ def _unknown(route: Route) -> dict[str, Any] | None:
 
 
 def _message_name(payload: Mapping[str, Any] | None, otherwise: str) -> str:
-    """Give the name of the model that the payload is."""
+    """Return the name of the model that the payload is, or ``otherwise`` if it is none."""
     reference = str((payload or {}).get("$ref", ""))
     return reference.removeprefix(PREFIX) if reference else otherwise
 
@@ -264,7 +264,7 @@ def _to(*path: str) -> dict[str, str]:
 
 
 def _key(text: str, taken: Container[str]) -> str:
-    """Give a key made of ``text`` that is not taken: letters, digits and ``. - _``, so that it needs no escapes."""
+    """Return a key made of ``text`` that is not taken. It has only letters, digits and ``. - _``, which need no escapes."""
     key = re.sub(r"[^A-Za-z0-9.\-_]+", "_", re.sub(r"[{}<>]", "", text).replace("/", ".")).strip("._") or "topic"
     free, number = key, 2
     while free in taken:

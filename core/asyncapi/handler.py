@@ -1,4 +1,4 @@
-"""What a handler says of itself: its docstring, and what it returns."""
+"""What the source of a handler tells: its docstring, and the type that it returns."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NOTHING = object()
-"""Returned by ``returned``: the handler says that it returns nothing."""
+"""Returned by ``returned`` if the handler's annotation says that it returns nothing."""
 UNKNOWN = object()
-"""Returned by ``returned``: nobody can tell, as it has no annotation or one that cannot be read."""
+"""Returned by ``returned`` if the handler has no annotation, or one that cannot be read."""
 
 
 def docs(handler: Callable[..., Any]) -> tuple[str, str]:
-    """Give the first paragraph of the docstring on one line, and the rest; empty text where there is none."""
+    """Return the first paragraph of the docstring on one line, and the rest. Both are empty if there is no docstring."""
     function = _function(handler)
     text = inspect.getdoc(function) if function is not None else None
     first, _, rest = (text or "").strip().partition("\n\n")
@@ -26,12 +26,12 @@ def docs(handler: Callable[..., Any]) -> tuple[str, str]:
 
 
 def returned(handler: Callable[..., Any]) -> Any:
-    """Give the type of what the handler returns, without None, for which no reply is sent; or NOTHING, or UNKNOWN."""
+    """Return the type that the handler returns, NOTHING or UNKNOWN. None is left out of it, as it sends no reply."""
     function = _function(handler)
     if function is None or "return" not in function.__annotations__:
         return UNKNOWN
 
-    # Only this annotation is looked at: those of the parameters often name what is imported for type checkers alone.
+    # Read this annotation alone. Those of the parameters often name what is imported only for type checkers.
     def stand_in() -> None:
         pass
 
@@ -48,12 +48,12 @@ def returned(handler: Callable[..., Any]) -> Any:
 
 
 def _function(handler: Callable[..., Any]) -> FunctionType | None:
-    """Give the function behind methods, decorators, partials and objects that can be called; None where there is none."""
+    """Return the function behind a method, decorator, partial or callable object. Return None if there is none."""
     found: Any = handler
     while isinstance(found, partial):
         found = found.func
     found = inspect.unwrap(found)
     if not inspect.isroutine(found):
-        found = getattr(type(found), "__call__", None)  # noqa: B004 - it is not asked whether, but which
+        found = getattr(type(found), "__call__", None)  # noqa: B004 - the method itself is wanted, not whether it exists
     found = getattr(found, "__func__", found)
     return found if isinstance(found, FunctionType) else None

@@ -1,4 +1,4 @@
-"""What MQTT 5 has for requests and replies (4.10), and what RouteMQ answers when it cannot do as asked."""
+"""The properties of MQTT 5 for requests and replies (4.10), and the reply that reports an error."""
 
 from __future__ import annotations
 
@@ -43,5 +43,5 @@ ERROR_EXAMPLE: dict[str, Any] = {"error": {"type": "ValueError", "message": "the
 
 
 def headers(**properties: dict[str, Any]) -> dict[str, Any]:
-    """Give the part of a Message Object that names these properties of a PUBLISH, and the correlation by one of them."""
+    """Return the part of a Message Object that describes ``properties`` of a PUBLISH and says how replies are correlated."""
     return {"headers": {"type": "object", "properties": properties}, "correlationId": CORRELATION_ID}

@@ -1,4 +1,4 @@
-"""The JSON Schemas of payloads: draft 07, as AsyncAPI 3.0 wants them, with the models among the components."""
+"""The JSON Schemas of payloads, in draft 07 as AsyncAPI 3.0 requires, with their models among the components."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import PydanticUserError, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import to_jsonable_python
 
-from core.asyncapi.example import Unmakeable, examples
+from core.asyncapi.schema_example import Unmakeable, examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -26,7 +26,7 @@ _SINGLE = {"items", "additionalItems", "additionalProperties", "propertyNames", 
 
 
 class _Generator(GenerateJsonSchema):
-    """Replies are written by the names of the fields, not by their aliases; titles made of those names say nothing."""
+    """Names the fields of replies by their names, as they are written. Leaves out titles that are made of names."""
 
     def generate_inner(self, schema: CoreSchema) -> JsonSchemaValue:
         self.by_alias = self.mode == "validation"
@@ -37,11 +37,11 @@ class _Generator(GenerateJsonSchema):
 
 
 class Schemas:
-    """The schemas of what comes in and of what goes out, by the keys that they are given with.
+    """The schemas of incoming and outgoing payloads, by the keys of their types.
 
-    ``components`` holds the models that they refer to, by name. Models of one name are told apart by their modules; one
-    that is written otherwise than it is read (with computed fields, say) is there as "-Input" and as "-Output".
-    A type that pydantic has no JSON Schema for has none here.
+    ``components`` are the models that the schemas refer to, by name. Models with the same name are told apart by their
+    modules. A model that is written differently from how it is read, such as one with computed fields, is there twice, as
+    "-Input" and "-Output". A type without a JSON Schema in pydantic is left out.
     """
 
     def __init__(self, incoming: Mapping[str, Any], outgoing: Mapping[str, Any]) -> None:
@@ -60,20 +60,23 @@ class Schemas:
         }
 
     def incoming(self, key: str) -> JsonSchemaValue | None:
-        """Give the schema of what comes in under ``key``."""
+        """Return the schema of the incoming payload ``key``, or None if it has none."""
         return self._found.get((key, "validation"))
 
     def outgoing(self, key: str) -> JsonSchemaValue | None:
-        """Give the schema of what goes out under ``key``."""
+        """Return the schema of the outgoing payload ``key``, or None if it has none."""
         return self._found.get((key, "serialization"))
 
     def incoming_examples(self, key: str) -> list[Any]:
-        """Give examples: those that the author wrote, or a made one which the type itself takes; none where that fails."""
+        """Return examples of the incoming payload ``key``.
+
+        These are the author's own, or else a made one, if there is one that the type accepts.
+        """
         schema = self.incoming(key)
         return [] if schema is None else self._examples(schema, self._adapters[key].validate_json)
 
     def outgoing_examples(self, key: str) -> list[Any]:
-        """Give examples: those that the author wrote, or a made one."""
+        """Return examples of the outgoing payload ``key``: the author's own, or else a made one, if there is one."""
         schema = self.outgoing(key)
         return [] if schema is None else self._examples(schema, None)
 
@@ -84,13 +87,13 @@ class Schemas:
                 check(json.dumps(found[0]))
         except Unmakeable:
             return []
-        except Exception:  # noqa: BLE001 - the made one is none; a validator of the user's says so with what it likes
+        except Exception:  # noqa: BLE001 - a validator of the user may refuse the made example with any exception
             return []
         return found
 
 
 def _adapters(types: Mapping[str, Any], mode: Mode) -> dict[str, TypeAdapter[Any]]:
-    """Give the adapters of those types that have a JSON Schema."""
+    """Return the adapters of the types that have a JSON Schema."""
     adapters = {}
     for key, one in types.items():
         try:
@@ -103,7 +106,7 @@ def _adapters(types: Mapping[str, Any], mode: Mode) -> dict[str, TypeAdapter[Any
 
 
 def _written_as(adapter: TypeAdapter[Any]) -> Mode:
-    """Give "validation" for what is written as it is read, so that its models are there once."""
+    """Return "validation" for a type that is written as it is read, so that its models are among the components once."""
     try:
         read = adapter.json_schema(mode="validation", schema_generator=_Generator)
     except PydanticUserError:
@@ -113,7 +116,10 @@ def _written_as(adapter: TypeAdapter[Any]) -> Mode:
 
 
 def _short(names: Iterable[str]) -> dict[str, str]:
-    """Give each name with no more of its module than tells it apart: ``app__models__meter__Reading`` is Reading."""
+    """Return a short name for each name, such as Reading for ``app__models__meter__Reading``.
+
+    A short name has as much of its module as is needed to tell it from the others.
+    """
     parts = {name: [part for part in name.split("__") if part] for name in names}
     found: dict[str, str] = {}
     for name, own in parts.items():
@@ -132,16 +138,16 @@ def _clean(schema: JsonSchemaValue, names: Mapping[str, str]) -> Any:
 
 
 def draft_07(schema: Any, names: Mapping[str, str]) -> Any:
-    """Give ``schema``, of draft 2020-12 as pydantic writes it, in draft 07, the one that AsyncAPI 3.0 builds on.
+    """Return ``schema`` in draft 07, which AsyncAPI 3.0 builds on. Pydantic writes draft 2020-12.
 
-    ``names`` are new names of the models. AsyncAPI's own ``discriminator`` takes no mapping, and the constants in the
-    models say the same: it becomes an extension.
+    ``names`` are the new names of the models. ``discriminator`` becomes an extension, because AsyncAPI's own takes no
+    mapping. The constants in the models say the same as the mapping.
     """
     if not isinstance(schema, dict):
         return schema
     given = dict(schema)
     if "prefixItems" in given:
-        # The list was called `items` before draft 2020-12, and what comes behind it `additionalItems`.
+        # Before draft 2020-12, the list was named `items`, and what follows it `additionalItems`.
         if "items" in given:
             given["additionalItems"] = given["items"]
         given["items"] = given.pop("prefixItems")
@@ -163,6 +169,6 @@ def draft_07(schema: Any, names: Mapping[str, str]) -> Any:
         else:
             result[key] = value
     if "$ref" in result and len(result) > 1:
-        # Draft 07 overlooks whatever stands beside a reference.
+        # Draft 07 ignores whatever stands beside a reference.
         return {"allOf": [{"$ref": result.pop("$ref")}], **result}
     return result

@@ -1,4 +1,4 @@
-"""The broker of an AsyncAPI document: where it is and what a client has to bring, never the secrets themselves."""
+"""The broker of an AsyncAPI document: its address, and the kinds of credentials that it asks for, never their values."""
 
 from __future__ import annotations
 
@@ -8,11 +8,18 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What is said of the broker.
+    """What the document says of the broker.
 
-    ``host`` is with its port, as ``broker.example:8883``. ``protocol`` is mqtt, secure-mqtt, ws or wss, ``path`` that of a
-    WebSocket. ``version`` is "5" or "3.1.1". ``password`` and ``certificate`` say whether the worker signs in with one.
-    ``client_id`` is the worker's own, None where it is not to be shown. Times are in seconds.
+    host            host and port, such as ``broker.example:8883``
+    protocol        mqtt, secure-mqtt, ws or wss
+    version         "5" or "3.1.1"
+    path            the path of a WebSocket, else None
+    description     a sentence about the broker, or nothing
+    password        whether the worker signs in with a user name and a password
+    certificate     whether the worker signs in with a client certificate
+    client_id       the worker's client identifier, or None to leave it out of the document
+    keepalive       seconds
+    session_expiry  seconds
     """
 
     host: str
@@ -27,7 +34,7 @@ class Server:
     session_expiry: int = 86_400
 
     def describe(self) -> dict[str, Any]:
-        """Give the Server Object."""
+        """Return the Server Object."""
         schemes = self.security_schemes()
         security = {"security": [{"$ref": f"#/components/securitySchemes/{name}"} for name in schemes]} if schemes else {}
         return {
@@ -41,7 +48,7 @@ class Server:
         }
 
     def security_schemes(self) -> dict[str, Any]:
-        """Give the Security Scheme Objects, by name: what kinds of credentials are wanted."""
+        """Return the Security Scheme Objects by their names: the kinds of credentials that the broker asks for."""
         found: dict[str, Any] = {}
         if self.password:
             found["password"] = {"type": "userPassword", "description": "User name and password of MQTT's CONNECT."}
@@ -50,7 +57,7 @@ class Server:
         return found
 
     def _binding(self) -> dict[str, Any]:
-        """Give what the worker says in CONNECT; only MQTT 5 has a session expiry (3.1.2.11.2)."""
+        """Return what the worker says in CONNECT. Only MQTT 5 has a session expiry (3.1.2.11.2)."""
         return {
             **({"clientId": self.client_id} if self.client_id is not None else {}),
             "cleanSession": False,

@@ -8,11 +8,10 @@ from core.codecs.codec import Codec, begin
 from core.codecs.json import JSON, Json
 from core.codecs.limits import Limits
 from core.codecs.protocol_buffers import protobuf
-from core.codecs.registry import CODECS, Auto, CodecLike, Compressed, auto, compressed, register
+from core.codecs.registry import Auto, CodecLike, Compressed, auto, codecs_by_name, compressed, register
 from core.codecs.text import Raw, Text
 
 __all__ = [
-    "CODECS",
     "JSON",
     "Auto",
     "Codec",
@@ -24,6 +23,7 @@ __all__ = [
     "Text",
     "auto",
     "begin",
+    "codecs_by_name",
     "compressed",
     "encode_any",
     "protobuf",

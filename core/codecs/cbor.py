@@ -14,15 +14,15 @@ from core.codecs.limits import DEFAULT, too_deep
 from core.codecs.plain import plain
 from core.errors import PayloadError, one_line
 
-MOST_DIGITS = 4_000
-_MOST_BYTES = 1_660
+MAX_DIGITS = 4_000
+_MAX_BYTES = 1_660
 """The bytes of an integer of about as many digits."""
 
 
 def _big(sign: int) -> Any:
     def of(value: Any, _immutable: bool) -> int:  # noqa: FBT001 - the library's call
-        if not isinstance(value, bytes) or len(value) > _MOST_BYTES:
-            raise PayloadError(f"a large integer (tag 2 or 3) that is no bytes, or has more than {MOST_DIGITS:,} digits")
+        if not isinstance(value, bytes) or len(value) > _MAX_BYTES:
+            raise PayloadError(f"a large integer (tag 2 or 3) that is no bytes, or has more than {MAX_DIGITS:,} digits")
         number = int.from_bytes(value, "big")
         return number if sign > 0 else -1 - number
 
@@ -31,9 +31,9 @@ def _big(sign: int) -> Any:
 
 def _fraction(value: Any, _immutable: bool) -> Decimal:  # noqa: FBT001 - the library's call
     exponent, mantissa = value
-    if abs(exponent) > MOST_DIGITS or mantissa.bit_length() > 8 * _MOST_BYTES:
+    if abs(exponent) > MAX_DIGITS or mantissa.bit_length() > 8 * _MAX_BYTES:
         # An int made of 1E+999999999 would fill the memory.
-        raise PayloadError(f"a decimal fraction (tag 4) beyond {MOST_DIGITS:,} digits")
+        raise PayloadError(f"a decimal fraction (tag 4) beyond {MAX_DIGITS:,} digits")
     return Decimal((int(mantissa < 0), tuple(int(digit) for digit in str(abs(mantissa))), exponent))
 
 

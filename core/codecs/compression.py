@@ -18,7 +18,7 @@ PROPERTY = "content-encoding"
 NONE = "identity"
 _GZIP = 31
 """zlib's number for a gzip header and the largest window."""
-MOST_WINDOW = 8 * 1024 * 1024
+MAX_WINDOW = 8 * 1024 * 1024
 """What RFC 8878, 3.1.1.1.2 recommends decoders to support, in bytes."""
 
 
@@ -69,7 +69,7 @@ def _zstandard() -> Any:
 
 def _unzstd(body: bytes, limits: Limits) -> bytes:
     library = _zstandard()
-    decompressor = library.ZstdDecompressor(max_window_size=MOST_WINDOW)
+    decompressor = library.ZstdDecompressor(max_window_size=MAX_WINDOW)
     try:
         size = library.get_frame_parameters(body).content_size
         declared = size != library.CONTENTSIZE_UNKNOWN

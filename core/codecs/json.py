@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import re
-from decimal import Decimal
-from enum import Enum
 from itertools import accumulate
 from typing import Any, NoReturn
-from uuid import UUID
 
 import orjson
 
 from core.codecs.codec import begin
 from core.codecs.limits import too_deep
+from core.codecs.plain import plain
 from core.errors import PayloadError
 
 # orjson turns integers beyond 64 bits into floats: a body with this many digits in a row is read by the standard library.
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 # Of 19 digits in a row every sixth byte shows three: looking at those first costs a quarter.
 _EVERY_SIXTH = re.compile(rb"[0-9]{3}")
-MOST_DIGITS = 4_000
+MAX_DIGITS = 4_000
 # For looking at digits: each of them becomes 0. With an exponent of two digits it takes 209 others to overflow a float.
 _FLAT = bytes.maketrans(b"123456789E", b"000000000e")
 _MANY_DIGITS = b"0" * 200
@@ -70,7 +67,7 @@ class Json:
         except TypeError:
             # orjson refuses integers beyond 64 bits, the standard library does not.
             try:
-                return json.dumps(value, default=_default_text, allow_nan=False, separators=(",", ":")).encode()
+                return json.dumps(value, default=_default, allow_nan=False, separators=(",", ":")).encode()
             except (TypeError, ValueError, RecursionError) as error:
                 raise PayloadError(f"{type(value).__name__} cannot be written as JSON: {error}") from None
 
@@ -133,8 +130,8 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > MOST_DIGITS:
-        raise ValueError(f"a number of {len(digits):,} digits, at most {MOST_DIGITS:,} are allowed")
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"a number of {len(digits):,} digits, at most {MAX_DIGITS:,} are allowed")
     return int(digits)
 
 
@@ -146,24 +143,6 @@ def _number(digits: str) -> float:
 
 
 def _default(value: Any) -> Any:
-    if isinstance(value, Decimal):
-        return str(value)
-    if hasattr(value, "to_dict"):
-        return value.to_dict()
-    if hasattr(value, "model_dump"):
+    if hasattr(value, "model_dump") and not hasattr(value, "to_dict"):
         return value.model_dump(mode="json")
-    if isinstance(value, set | frozenset | tuple):
-        return list(value)
-    raise TypeError(f"there is no JSON for {type(value).__name__}")
-
-
-def _default_text(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if hasattr(value, "isoformat"):
-        return value.isoformat()
-    if isinstance(value, UUID):
-        return str(value)
-    if isinstance(value, Enum):
-        return value.value
-    return _default(value)
+    return plain(value)

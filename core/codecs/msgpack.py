@@ -15,7 +15,7 @@ from core.errors import PayloadError, one_line
 _OPENING = bytes([*range(0x80, 0xA0), *range(0xDC, 0xE0)])
 _OTHERS = bytes(set(range(256)) - set(_OPENING))
 _ARRAY_32 = b"\xdd"
-MOST_ROOM = 16_000_000
+MAX_ROOM = 16_000_000
 
 
 class MessagePack:
@@ -35,7 +35,7 @@ class MessagePack:
         if not body:
             raise PayloadError("the body is empty, expected MessagePack")
         try:
-            if body.count(_ARRAY_32) * len(body) > MOST_ROOM:
+            if body.count(_ARRAY_32) * len(body) > MAX_ROOM:
                 # The library makes room for as many items as a list says it has, before it has seen one.
                 unpacker = msgpack.Unpacker(max_buffer_size=len(body))
                 unpacker.feed(body)

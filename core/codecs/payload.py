@@ -10,7 +10,7 @@ from core.codecs.compression import COMPRESSIONS, of_properties
 from core.codecs.json import Json, check_nesting
 from core.codecs.limits import Limits, check_depth, check_size
 from core.codecs.protocol_buffers import Protobuf, to_dict
-from core.codecs.registry import Auto, CodecLike, Compressed, by_content_type, resolve
+from core.codecs.registry import Auto, CodecLike, Compressed, by_content_type, codecs_by_name, resolve
 from core.codecs.schema import Schema
 
 if TYPE_CHECKING:
@@ -76,13 +76,14 @@ def _by_content_type(codec: Auto, schema: Schema | None) -> Read:
     default = codec.default
     otherwise = _compressed(default, schema) if isinstance(default, Compressed) else _plain(_take(default, schema))
     known = default.codec if isinstance(default, Compressed) else default
+    codecs = codecs_by_name()
     readers: dict[int, Read] = {}
 
     def read(message: Message, limits: Limits) -> Any:
         content_type = (message.properties or {}).get("content_type")
         if not content_type:
             return otherwise(message, limits)
-        found = by_content_type(content_type, known)
+        found = by_content_type(content_type, known, codecs)
         # By the codec and not by the content type, of which there is no end.
         take = readers.get(id(found))
         if take is None:

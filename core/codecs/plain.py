@@ -1,10 +1,11 @@
-"""What handlers have, as the binary codecs can write it."""
+"""Values as codecs and JSON can hold them."""
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 from collections.abc import Set as AbstractSet
-from datetime import date, time
+from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from typing import Any
@@ -32,3 +33,28 @@ def plain(value: Any) -> Any:
     if isinstance(value, AbstractSet | tuple):
         return list(value)
     raise TypeError(f"there is no form for {type(value).__name__}")
+
+
+def json_ready(value: Any) -> Any:
+    """Return ``value`` as JSON can hold it, with everything in it.
+
+    Dates and times are ISO 8601, durations seconds, Decimals and UUIDs text, bytes base64, enumerations their values. What
+    has no such form is returned as it is.
+    """
+    match value:
+        case Enum():
+            return json_ready(value.value)
+        case None | str() | int() | float():
+            return value
+        case bytes() | bytearray() | memoryview():
+            return base64.b64encode(value).decode("ascii")
+        case timedelta():
+            return value.total_seconds()
+        case dict():
+            return {str(name): json_ready(one) for name, one in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [json_ready(one) for one in value]
+    try:
+        return json_ready(plain(value))
+    except TypeError:
+        return value

@@ -8,12 +8,14 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from core.codecs.codec import Codec
-from core.codecs.compression import COMPRESSIONS, Compression
+from core.codecs.compression import COMPRESSIONS
 from core.codecs.json import JSON
 from core.codecs.text import RAW, TEXT
 from core.errors import PayloadError, RouteError
+from core.runtime import Part, current
 
-CODECS: dict[str, Codec] = {"json": JSON, "text": TEXT, "raw": RAW}
+CODECS: Part[dict[str, Codec]] = Part(lambda: {"json": JSON, "text": TEXT, "raw": RAW})
+"""The codecs of an application by their names: the built-in ones, and those that were registered or loaded."""
 
 
 class _Extra(NamedTuple):
@@ -64,6 +66,11 @@ CodecLike = str | Codec | Compressed | Auto
 """What a route takes as its ``codec``."""
 
 
+def codecs_by_name() -> dict[str, Codec]:
+    """Return the application's codecs by their names."""
+    return current()[CODECS]
+
+
 def register(name: str, codec: Codec) -> None:
     """Let routes name ``codec``: ``codec="name"`` and ``codec="name+zstd"``; "auto" finds it by its ``content_type``.
 
@@ -72,9 +79,11 @@ def register(name: str, codec: Codec) -> None:
     """
     if not _NAME.fullmatch(name):
         raise RouteError(f"codec {name!r}: a name is made of lower-case letters, digits, _, - and .")
-    if name in CODECS or name in _EXTRAS or name in _RESERVED:
-        raise RouteError(f"codec {name!r}: the name is taken, there are {', '.join(_names())}; choose another")
-    CODECS[name] = _checked(codec)
+    if name in codecs_by_name() or name in _EXTRAS or name in _RESERVED:
+        raise RouteError(
+            f"codec {name!r}: the name is taken, there are {', '.join(_names(codecs_by_name()))}; choose another"
+        )
+    codecs_by_name()[name] = _checked(codec)
 
 
 def compressed(codec: str | Codec, compression: str) -> Compressed:
@@ -84,7 +93,7 @@ def compressed(codec: str | Codec, compression: str) -> Compressed:
         raise RouteError(f"there is no compression {compression!r}; there are {', '.join(COMPRESSIONS)}")
     if found.needs is not None:
         _imported(found.needs, f"compression {compression!r}", found.needs, f"{found.needs}>=0.23,<1")
-    return Compressed(_named(codec) if isinstance(codec, str) else _checked(codec), compression)
+    return Compressed(_named(codec, codecs_by_name()) if isinstance(codec, str) else _checked(codec), compression)
 
 
 def auto(default: str | Codec | Compressed = "json") -> Auto:
@@ -104,18 +113,11 @@ def resolve(codec: CodecLike) -> Codec | Compressed | Auto:
     if codec == "auto":
         return Auto(JSON)
     name, plus, compression = codec.rpartition("+")
-    return compressed(name, compression) if plus else _named(codec)
+    return compressed(name, compression) if plus else _named(codec, codecs_by_name())
 
 
-def compression_of(codec: Codec | Compressed) -> tuple[Codec, Compression | None]:
-    """Give the two apart."""
-    if isinstance(codec, Compressed):
-        return codec.codec, COMPRESSIONS[codec.compression]
-    return codec, None
-
-
-def by_content_type(content_type: str, default: Codec) -> Codec:
-    """Give the codec for a message's content type. Raises PayloadError, which names it and what there is."""
+def by_content_type(content_type: str, default: Codec, codecs: dict[str, Codec]) -> Codec:
+    """Return the codec of ``codecs`` for a message's content type. Raise PayloadError, which names it and what there is."""
     kind = content_type.partition(";")[0].strip().lower()
     own = _kind(default)
     if own is not None and (kind == own or (kind in _PROTOBUF and own in _PROTOBUF)):
@@ -123,13 +125,13 @@ def by_content_type(content_type: str, default: Codec) -> Codec:
     name = _CONTENT_TYPES.get(kind) or next((name for end, name in _SUFFIXES.items() if kind.endswith(end)), None)
     if name is not None:
         try:
-            return _named(name)
+            return _named(name, codecs)
         except RouteError as error:
             raise PayloadError(f"the content type {kind!r}: {error}") from None
-    for codec in CODECS.values():
+    for codec in codecs.values():
         if _kind(codec) == kind:
             return codec
-    further = [found for found in (*map(_kind, CODECS.values()), own) if found is not None and found not in _CONTENT_TYPES]
+    further = [found for found in (*map(_kind, codecs.values()), own) if found is not None and found not in _CONTENT_TYPES]
     known = ", ".join(dict.fromkeys([*_CONTENT_TYPES, *further]))
     raise PayloadError(f"there is no codec for the content type {kind[:60]!r}; there are those for {known}"[:500])
 
@@ -139,12 +141,12 @@ def _kind(codec: Codec) -> str | None:
     return content_type.partition(";")[0].strip().lower() if isinstance(content_type, str) else None
 
 
-def _names() -> list[str]:
-    return [*CODECS, *(name for name in _EXTRAS if name not in CODECS), "protobuf(MessageClass)", "auto"]
+def _names(codecs: dict[str, Codec]) -> list[str]:
+    return [*codecs, *(name for name in _EXTRAS if name not in codecs), "protobuf(MessageClass)", "auto"]
 
 
-def _named(name: str) -> Codec:
-    codec = CODECS.get(name)
+def _named(name: str, codecs: dict[str, Codec]) -> Codec:
+    codec = codecs.get(name)
     if codec is not None:
         return codec
     if name == "protobuf":
@@ -152,10 +154,10 @@ def _named(name: str) -> Codec:
     extra = _EXTRAS.get(name)
     if extra is None:
         endings = " and ".join(f"+{compression}" for compression in COMPRESSIONS)
-        raise RouteError(f"there is no codec {name!r}; there are {', '.join(_names())}, each also with {endings}")
+        raise RouteError(f"there is no codec {name!r}; there are {', '.join(_names(codecs))}, each also with {endings}")
     module = _imported(extra.module, f"codec {name!r}", extra.package, extra.requirement)
     found: Codec = getattr(module, extra.name)()
-    CODECS[name] = found
+    codecs[name] = found
     return found
 
 

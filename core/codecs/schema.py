@@ -13,14 +13,14 @@ from pydantic_core import SchemaValidator
 from core.codecs.json import JSON, has_many_digits, may_overflow
 from core.errors import PayloadError, RouteError, SchemaError, one_line
 
-MOST_LINES = 50
-MOST_COUNTED = 1_000
+MAX_LINES = 50
+MAX_COUNTED = 1_000
 """Faults that are looked at one by one; each costs the more the more there are."""
 LARGE = 65_536
 """Bytes of a body from which on a list is read until its first bad item only: millions of faults take seconds."""
-MOST_SHOWN = 60
-MOST_PATH = 120
-MOST_WANTED = 150
+MAX_SHOWN = 60
+MAX_PATH = 120
+MAX_WANTED = 150
 
 _WANTED = {
     **dict.fromkeys(("model_type", "dataclass_type", "dict_type", "mapping_type", "model_attributes_type"), "an object"),
@@ -72,7 +72,7 @@ class Schema:
             JSON.decode(body)
             if "recursion limit" in str(failed):
                 raise PayloadError("the body is nested too deeply for a schema, more than 200 lists and maps") from None
-        if failed.error_count() > MOST_COUNTED:
+        if failed.error_count() > MAX_COUNTED:
             raise _refusal(failed, partial(self._quick.validate_json, body)) from None
         raise _refusal(failed) from None
 
@@ -82,7 +82,7 @@ class Schema:
             return (self._quick if size > LARGE else self._adapter).validate_python(value)
         except ValidationError as error:
             failed = error
-        if failed.error_count() > MOST_COUNTED:
+        if failed.error_count() > MAX_COUNTED:
             raise _refusal(failed, partial(self._quick.validate_python, value)) from None
         raise _refusal(failed) from None
 
@@ -105,7 +105,7 @@ def _refusal(failed: ValidationError, again: Callable[[], Any] | None = None) ->
     try:
         again()
     except ValidationError as error:
-        if error.error_count() <= MOST_COUNTED:
+        if error.error_count() <= MAX_COUNTED:
             return SchemaError([f"{faults:,} faults, too many to list, the first of them:", *explain(error)])
     return SchemaError([f"{faults:,} faults, too many to list"])
 
@@ -125,15 +125,15 @@ def _adapter(schema: Any) -> TypeAdapter[Any]:
 def explain(failed: ValidationError) -> list[str]:
     """Give a line for each fault, at most 50: where, what was there, and what was expected."""
     faults = failed.errors(include_url=False)
-    lines = [_line(fault) for fault in faults[:MOST_LINES]]
-    if len(faults) > MOST_LINES:
-        lines.append(f"and {len(faults) - MOST_LINES:,} more")
+    lines = [_line(fault) for fault in faults[:MAX_LINES]]
+    if len(faults) > MAX_LINES:
+        lines.append(f"and {len(faults) - MAX_LINES:,} more")
     return lines
 
 
 def _line(fault: Any) -> str:
     path = ".".join(_part(part) for part in fault["loc"])
-    where = path if len(path) <= MOST_PATH else path[: MOST_PATH - 3] + "..."
+    where = path if len(path) <= MAX_PATH else path[: MAX_PATH - 3] + "..."
     if fault["type"] == "missing":
         return f"{where}: missing, expected this field; there was {shown(fault['input'])}"
     return f"{where or 'the payload'}: got {shown(fault['input'])}{_wanted(fault)}"
@@ -146,13 +146,13 @@ def _wanted(fault: Any) -> str:
     said = " ".join(fault["msg"].split())
     wanted = said.removeprefix(_EXPECTED)
     text = f", expected {wanted}" if wanted != said else f"; {said.removeprefix(_RAISED)}"
-    return text if len(text) <= MOST_WANTED else text[: MOST_WANTED - 3] + "..."
+    return text if len(text) <= MAX_WANTED else text[: MAX_WANTED - 3] + "..."
 
 
 def _part(part: int | str) -> str:
     if isinstance(part, int):
         return str(part)
-    cut = part if len(part) <= MOST_SHOWN else part[: MOST_SHOWN - 3] + "..."
+    cut = part if len(part) <= MAX_SHOWN else part[: MAX_SHOWN - 3] + "..."
     # A key of a map comes from the sender.
     return cut if cut.isprintable() else ascii(cut)
 
@@ -162,7 +162,7 @@ def shown(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str):
-        text = repr(value[:MOST_SHOWN])
+        text = repr(value[:MAX_SHOWN])
     elif isinstance(value, bytes):
         text = f"{len(value):,} bytes"
     elif isinstance(value, int):
@@ -175,8 +175,8 @@ def shown(value: Any) -> str:
         text = repr(value)
     else:
         text = " ".join(str(value)[:200].split()) or type(value).__name__
-    return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 3] + "..."
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
 
 
 def _names(value: dict[Any, Any]) -> list[str]:
-    return [_part(str(name)[: 2 * MOST_SHOWN]) for _, name in zip(range(10), value, strict=False)]
+    return [_part(str(name)[: 2 * MAX_SHOWN]) for _, name in zip(range(10), value, strict=False)]

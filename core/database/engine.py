@@ -11,6 +11,7 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 
+from core.database.pool import PoolOptions
 from core.database.statements.gather import Gather
 from core.database.url import check_url
 from core.errors import DatabaseUnreachableError, one_line
@@ -30,30 +31,24 @@ _CREATE_TABLES_LOCK = 0x526F7574654D51
 class Database:
     """One database: an engine with its pool, made without connecting.
 
-    ``pool_size`` connections are kept, ``max_overflow`` more are made when those are taken; a caller waits
-    ``pool_timeout`` seconds for one. A connection older than ``pool_recycle`` seconds is replaced. Raises SettingsError
-    for a URL that cannot be right.
+    ``echo`` logs each statement. Raise SettingsError for a URL that cannot be right.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        pool_size: int = 10,
-        max_overflow: int = 20,
-        pool_timeout: float = 30,
-        pool_recycle: float = 3600,
-        echo: bool = False,
-    ) -> None:
+    def __init__(self, url: str, pool: PoolOptions | None = None, *, echo: bool = False) -> None:
+        pool = pool or PoolOptions()
         self.url = check_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        options: dict[str, Any] = {"echo": echo, "pool_recycle": int(pool_recycle)}
+        options: dict[str, Any] = {"echo": echo, "pool_recycle": int(pool.pool_recycle)}
         if self.is_sqlite and self.url.database in {None, "", ":memory:"}:
             # Each connection to ":memory:" would be a database of its own.
             options["poolclass"] = StaticPool
         else:
-            options |= {"pool_size": pool_size, "max_overflow": max_overflow, "pool_timeout": pool_timeout}
-            options["poolclass"] = AsyncAdaptedQueuePool
+            options |= {
+                "poolclass": AsyncAdaptedQueuePool,
+                "pool_size": pool.pool_size,
+                "max_overflow": pool.max_overflow,
+                "pool_timeout": pool.pool_timeout,
+            }
         if self.url.drivername == "postgresql+asyncpg":
             options["connect_args"] = {"server_settings": {"application_name": "routemq"}}
         if self.is_sqlite:

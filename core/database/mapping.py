@@ -87,12 +87,15 @@ def hashable(value: Any) -> bool:
 
 
 def key_tuple(value: Any) -> tuple[Any, ...]:
+    """Return a primary key as a tuple, also where it has one column."""
     return value if isinstance(value, tuple) else (value,)
 
 
 def sortable_key(key: Any) -> list[tuple[str, Any]]:
+    """Return what primary keys of any types can be sorted by."""
     return [sortable(part) for part in key_tuple(key)]
 
 
 def sortable(value: Any) -> tuple[str, Any]:
+    """Return what values of any types can be sorted by."""
     return type(value).__name__, value if isinstance(value, int | float | str | bytes) else str(value)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
-from enum import Enum
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import inspect
+
+from core.codecs.plain import json_ready
 
 
 def to_dict(row: object) -> dict[str, Any]:
@@ -22,24 +19,3 @@ def to_dict(row: object) -> dict[str, Any]:
     assert state is not None  # noqa: S101 - only ever called on mapped instances
     loaded = state.dict
     return {name: json_ready(loaded[name]) for name in state.mapper.column_attrs.keys() if name in loaded}  # noqa: SIM118
-
-
-def json_ready(value: Any) -> Any:
-    """Give ``value`` as JSON can hold it."""
-    match value:
-        case Enum():
-            return json_ready(value.value)
-        case datetime() | date() | time():
-            return value.isoformat()
-        case timedelta():
-            return value.total_seconds()
-        case Decimal() | UUID():
-            return str(value)
-        case bytes() | bytearray() | memoryview():
-            return base64.b64encode(value).decode("ascii")
-        case dict():
-            return {str(name): json_ready(one) for name, one in value.items()}
-        case list() | tuple() | set() | frozenset():
-            return [json_ready(one) for one in value]
-        case _:
-            return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,20 +22,23 @@ class Lanes:
 
     def __init__(self, deliver: Callable[[Delivery], Coroutine[None, None, None]]) -> None:
         self._deliver = deliver
+        # Whoever brings a message in, its handler runs in the context of the application.
+        self._context = copy_context()
         self._waiting: dict[Hashable, deque[Delivery]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def put(self, key: Hashable, delivery: Delivery) -> None:
-        """Put ``delivery`` behind the earlier ones with ``key``; None is no key, such messages wait for nobody."""
+        """Put ``delivery`` behind the earlier ones with ``key``. None is no key: such messages wait for nobody."""
         if key is not None:
             waiting = self._waiting.get(key)
             if waiting is not None:
                 waiting.append(delivery)
                 return
             self._waiting[key] = waiting = deque((delivery,))
-            task = asyncio.get_running_loop().create_task(self._run(key, waiting))
+            run = self._run(key, waiting)
         else:
-            task = asyncio.get_running_loop().create_task(self._deliver(delivery))
+            run = self._deliver(delivery)
+        task = asyncio.get_running_loop().create_task(run, context=self._context.copy())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

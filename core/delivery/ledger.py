@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from core.handling.end import End
+
 
 class Ledger:
     """Counters since the start of the process.
@@ -10,46 +12,60 @@ class Ledger:
 
         received = done + dead_lettered + failed + deduplicated + dropped + abandoned + in_hand
 
-    ``done``: the handler returned. ``dead_lettered``: stored as a dead letter. ``failed``: the handler of an
-    ``at_most_once`` route raised; the message is logged and gone, as the route allows. ``deduplicated``: a redelivery of
-    a message that is still in hand or waits for its acknowledgement, or a further copy for an overlapping subscription.
-    ``dropped``: by middleware, on purpose.
-    ``abandoned``: cut off by a stop, unacknowledged, so that the broker sends it again. ``in_hand``: none of these yet.
+    There is a counter for each ``core.handling.end.End``. ``in_hand`` counts the messages that have no end yet.
     """
 
-    __slots__ = ("abandoned", "dead_lettered", "deduplicated", "done", "dropped", "failed", "in_hand", "received")
+    __slots__ = ("_ends", "in_hand", "received")
 
     def __init__(self) -> None:
         self.received = 0
-        self.done = 0
-        self.dead_lettered = 0
-        self.failed = 0
-        self.deduplicated = 0
-        self.dropped = 0
-        self.abandoned = 0
         self.in_hand = 0
+        self._ends = [0] * len(End)
 
-    def count(self, end: str) -> None:
-        """Count one more of ``end``, the name of a counter."""
-        setattr(self, end, getattr(self, end) + 1)
+    def count(self, end: End, messages: int = 1) -> None:
+        """Count ``messages`` more that ended so."""
+        self._ends[end] += messages
+
+    def of(self, end: End) -> int:
+        """Return the number of messages that ended so."""
+        return self._ends[end]
+
+    @property
+    def done(self) -> int:
+        """Messages whose handler returned."""
+        return self._ends[End.DONE]
+
+    @property
+    def dead_lettered(self) -> int:
+        """Messages that were stored as dead letters."""
+        return self._ends[End.DEAD_LETTERED]
+
+    @property
+    def failed(self) -> int:
+        """Messages of ``at_most_once`` routes whose handler raised."""
+        return self._ends[End.FAILED]
+
+    @property
+    def deduplicated(self) -> int:
+        """Messages that were known already."""
+        return self._ends[End.DEDUPLICATED]
+
+    @property
+    def dropped(self) -> int:
+        """Messages that middleware dropped on purpose."""
+        return self._ends[End.DROPPED]
+
+    @property
+    def abandoned(self) -> int:
+        """Messages that a stop cut off, unacknowledged."""
+        return self._ends[End.ABANDONED]
 
     @property
     def balanced(self) -> bool:
         """Whether every received message is accounted for."""
-        ends = self.done + self.dead_lettered + self.failed + self.deduplicated + self.dropped + self.abandoned
-        return self.received == ends + self.in_hand
+        return self.received == sum(self._ends) + self.in_hand
 
     def __str__(self) -> str:
-        """Give all counters in one line, the way in first; ends that never happened are left out."""
-        ends = [
-            f"{count:,} {name}"
-            for count, name in (
-                (self.dead_lettered, "dead-lettered"),
-                (self.failed, "failed"),
-                (self.deduplicated, "deduplicated"),
-                (self.dropped, "dropped"),
-                (self.abandoned, "abandoned"),
-            )
-            if count
-        ]
+        """Return all counters in one line, the way in first. Ends that never happened are left out."""
+        ends = [f"{self._ends[end]:,} {end.word}" for end in End if end is not End.DONE and self._ends[end]]
         return ", ".join([f"{self.received:,} received", f"{self.done:,} done", *ends, f"{self.in_hand:,} in hand"])

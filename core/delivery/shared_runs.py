@@ -1,10 +1,11 @@
-"""Messages that are run together, and those that have to run alone: a line of what waits for the next run."""
+"""Messages that run together, and those that have to run alone."""
 
 from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
+from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,14 +17,19 @@ Keyed = tuple["Hashable", "Delivery"]
 """A message with its ordering key."""
 
 
-class Line(ABC):
-    """What waits for the next run, and what is held back behind a message that failed and runs alone.
+class SharedRuns(ABC):
+    """Runs messages together, one run at a time, in order of receipt.
 
-    One run at a time takes what waits, at most ``most``. ``ended`` is told of each message that has its end.
+    A message that failed runs alone from then on. Later ones with its ordering key are held back behind it.
+
+    - ``most``: how many messages a run takes at most.
+    - ``ended``: is told of each message that has its end.
     """
 
     def __init__(self, most: int, ended: Callable[[Delivery], None]) -> None:
         self._most = most
+        # Whoever brings a message in, its handler runs in the context of the application.
+        self._context = copy_context()
         self._ended = ended
         self._waiting: deque[Keyed] = deque()
         self._held: dict[Hashable, deque[Delivery]] = {}
@@ -31,13 +37,13 @@ class Line(ABC):
         self._alone: set[asyncio.Task[None]] = set()
 
     def put(self, key: Hashable, delivery: Delivery) -> None:
-        """Have ``delivery`` wait for the next run; None is no key, such messages wait for nobody."""
+        """Put ``delivery`` before the next run. None is no key: such messages wait for nobody."""
         self._waiting.append((key, delivery))
         self._start()
 
     def _start(self) -> None:
         if self._waiting and self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run())
+            self._task = asyncio.get_running_loop().create_task(self._run(), context=self._context.copy())
 
     async def _run(self) -> None:
         try:
@@ -49,7 +55,7 @@ class Line(ABC):
             self._task = None
 
     def _take(self) -> list[Keyed]:
-        """Take what waits, in order; what has the key of a message that runs alone goes behind that."""
+        """Return the messages of the next run, in order. Those whose key waits for a failed message are queued behind it."""
         taken: list[Keyed] = []
         while self._waiting and len(taken) < self._most:
             key, delivery = self._waiting.popleft()
@@ -57,21 +63,21 @@ class Line(ABC):
                 self._held[key].append(delivery)
             elif delivery.refused is not None:
                 delivery.attempt += 1
-                self._put_apart(key, delivery, delivery.refused)
+                self._run_alone(key, delivery, delivery.refused)
             else:
                 taken.append((key, delivery))
         return taken
 
     @abstractmethod
     async def _attempt(self, taken: list[Keyed]) -> None:
-        """Bring all of ``taken`` to their end, or put them apart."""
+        """Bring all of ``taken`` to their end, or have them run alone."""
 
     @abstractmethod
     async def _deliver(self, delivery: Delivery, error: BaseException) -> None:
         """Bring ``delivery``, which failed with ``error``, to its end alone."""
 
     def _unheld(self, taken: list[Keyed]) -> list[Keyed]:
-        """Give those whose key is not held back by now; the others go behind what holds them."""
+        """Return the messages that may run now. Those whose key waits for a failed message are queued behind it."""
         free = []
         for key, delivery in taken:
             if key in self._held:
@@ -81,19 +87,19 @@ class Line(ABC):
         return free
 
     @staticmethod
-    def _not_counted(deliveries: list[Delivery]) -> None:
+    def _uncount(deliveries: list[Delivery]) -> None:
         for delivery in deliveries:
             delivery.attempt -= 1
 
-    def _put_apart(self, key: Hashable, delivery: Delivery, error: BaseException) -> None:
-        """Have ``delivery``, which failed with ``error``, follow its route's retry policy alone; its key waits for it."""
+    def _run_alone(self, key: Hashable, delivery: Delivery, error: BaseException) -> None:
+        """Run ``delivery``, which failed with ``error``, alone by its route's retry policy. Its key waits for it."""
         if key is not None and key in self._held:
             # It runs again with the others, behind the one that waits.
             self._held[key].append(delivery)
             return
         if key is not None:
             self._held[key] = deque()
-        task = asyncio.get_running_loop().create_task(self._finish(key, delivery, error))
+        task = asyncio.get_running_loop().create_task(self._finish(key, delivery, error), context=self._context.copy())
         self._alone.add(task)
         task.add_done_callback(self._alone.discard)
 

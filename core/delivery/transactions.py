@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import InvalidRequestError
 
-from core.database import ambient
+from core.database import transaction
 from core.database.fault import Fault, fault_of
 from core.database.unit_of_work import UnitOfWork
-from core.delivery.shared_runs import Keyed, Line
+from core.delivery.shared_runs import Keyed, SharedRuns
 from core.errors import BatchError, HandlerTimeoutError, MessageError
-from core.handling.outcome import MOST_AGAIN
+from core.handling.outcome import again_after
 from core.handling.replies import error_reply_to
 from core.records.dedup import Trim
 from core.records.outbox import Collected
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from core.handling.delivery import Delivery
     from core.handling.dispatch import Dispatch
     from core.records.outbox import Outbox
-    from core.records.packets import Processed
+    from core.records.packets import Packets
 
-MOST = 500
+MAX_MESSAGES = 500
 """Messages in one transaction."""
 IN_FAILED_TRANSACTION = "25P02"
 
@@ -42,27 +42,31 @@ class _UnblamedError(Exception):
 
 
 class ExactlyOnce:
-    """What the mode needs: ``begin`` opens a transaction, ``processed`` and ``outbox`` are written within it.
+    """What exactly-once routes need.
 
-    ``keep`` is how long application keys (``dedup``) are kept, in seconds.
+    - ``begin``: opens a transaction.
+    - ``packets``: the record of the packets that were committed.
+    - ``outbox``: keeps what handlers publish until the commit.
+    - ``client_id``: the client identifier of the session.
+    - ``keep``: how long application keys (``dedup``) are kept, in seconds.
     """
 
     def __init__(
         self,
         begin: Callable[[], AbstractAsyncContextManager[AsyncSession]],
-        processed: Processed,
+        packets: Packets,
         outbox: Outbox,
         client_id: str,
         keep: float,
     ) -> None:
         self.trim = Trim(keep)
         self.begin = begin
-        self.processed = processed
+        self.packets = packets
         self.outbox = outbox
         self.client_id = client_id
 
 
-class Units(Line):
+class Transactions(SharedRuns):
     """The messages of all exactly-once routes: one transaction at a time handles all that wait.
 
     Handlers run side by side within it, those of one ordering key one after the other. PUBACKs leave after the commit. If
@@ -71,7 +75,7 @@ class Units(Line):
     """
 
     def __init__(self, mode: ExactlyOnce, dispatch: Dispatch, ended: Callable[[Delivery], None]) -> None:
-        super().__init__(MOST, ended)
+        super().__init__(MAX_MESSAGES, ended)
         self._mode = mode
         self._dispatch = dispatch
 
@@ -93,13 +97,13 @@ class Units(Line):
                 guilty = {left[0]: failure or errors[0]}
             if not guilty:
                 # Something failed at the commit, and nobody knows whose fault it is.
-                self._not_counted([taken[place][1] for place in left])
+                self._uncount([taken[place][1] for place in left])
                 middle = len(left) // 2
                 await self._attempt([taken[place] for place in left[:middle]])
                 left = self._unheld_places(taken, left[middle:])
                 continue
             rest = [place for place in left if place not in guilty]
-            self._not_counted([taken[place][1] for place in rest])
+            self._uncount([taken[place][1] for place in rest])
             left, behind = _sorted_out(taken, rest, guilty)
             apart |= guilty | dict.fromkeys(behind)
         # Only now, behind the earlier ones of their keys, which ran again meanwhile.
@@ -107,7 +111,7 @@ class Units(Line):
             key, delivery = taken[place]
             error = apart[place]
             if error is not None:
-                self._put_apart(key, delivery, error)
+                self._run_alone(key, delivery, error)
             elif key in self._held:
                 self._held[key].append(delivery)
             else:
@@ -144,12 +148,12 @@ class Units(Line):
             raised = [*errors.values(), *([failure] if failure is not None else [])]
             faults = {fault_of(error) for error in raised if not _follows_from_another(error)}
             if Fault.MESSAGE not in faults and faults & {Fault.INFRASTRUCTURE, Fault.SETUP}:
-                self._not_counted(deliveries)
+                self._uncount(deliveries)
                 await outage.sit_out(first, next(e for e in raised if fault_of(e) in {Fault.INFRASTRUCTURE, Fault.SETUP}))
-            elif Fault.MESSAGE not in faults and Fault.AGAIN in faults and first.again < MOST_AGAIN:
-                self._not_counted(deliveries)
+            elif Fault.MESSAGE not in faults and Fault.AGAIN in faults and (seconds := again_after(first.again)) is not None:
+                self._uncount(deliveries)
                 first.again += 1
-                await asyncio.sleep(min(0.001 * 2**first.again, 1.0))
+                await asyncio.sleep(seconds)
             else:
                 outage.answered(first)
                 return {i: e for i, e in errors.items() if fault_of(e) is Fault.MESSAGE}, failure
@@ -169,7 +173,7 @@ class Units(Line):
         try:
             if first.record is not None:
                 # The answer to an earlier commit was lost.
-                if await mode.processed.has(first.record):
+                if await mode.packets.has(first.record):
                     self._committed(first)
                     return {}, None
                 first.record = None
@@ -181,7 +185,7 @@ class Units(Line):
                     raise _RolledBackError  # noqa: TRY301 - out of the transaction
                 await collected.store(session)
                 await mode.trim.trim(session)
-                record = await mode.processed.record(session, (delivery.message for _, delivery in taken))
+                record = await mode.packets.record(session, (delivery.message for _, delivery in taken))
         except _RolledBackError:
             if unit is not None and unit.spoilt and not savepoints:
                 return await self._transaction(taken, savepoints=True)
@@ -198,27 +202,27 @@ class Units(Line):
 
     def _committed(self, first: Delivery, *, published: bool = True) -> None:
         if first.record is not None:
-            self._mode.processed.committed(first.record)
+            self._mode.packets.committed(first.record)
             first.record = None
         if published:
             self._mode.outbox.kick()
 
     async def _handle(self, unit: UnitOfWork, taken: list[Keyed], collected: Collected) -> dict[int, BaseException]:
         errors: dict[int, BaseException] = {}
-        runs = self._dispatch.runs
+        runner = self._dispatch.runner
 
         async def in_order(indexes: list[int]) -> None:
             for index in indexes:
-                async with ambient.PartOf(unit):
-                    error = await runs.run(taken[index][1], collected.publish)
+                async with transaction.PartOf(unit):
+                    error = await runner.run(taken[index][1], collected)
                 if error is not None:
                     # Later ones of its key run again with the next transaction, behind it.
                     errors[index] = error
                     return
 
         async def together(indexes: list[int]) -> None:
-            async with ambient.PartOf(unit):
-                refused, error = await runs.run_many([taken[index][1] for index in indexes], collected.publish)
+            async with transaction.PartOf(unit):
+                refused, error = await runner.run_many([taken[index][1] for index in indexes], collected)
             errors.update({indexes[place]: reason for place, reason in refused.items()})
             left = [index for place, index in enumerate(indexes) if place not in refused]
             if isinstance(error, BatchError):
@@ -262,9 +266,9 @@ class Units(Line):
         reply = error_reply_to(delivery, error)
         if reply is not None:
             collected = Collected(self._mode.client_id)
-            await collected.publish(reply.topic, reply.body, qos=reply.qos, properties=reply.properties)
+            await collected.send(reply)
             await collected.store(connection)
-        delivery.record = await self._mode.processed.record(connection, [delivery.message])
+        delivery.record = await self._mode.packets.record(connection, [delivery.message])
 
     def buried(self, delivery: Delivery) -> None:
         """Take note that this transaction was committed."""

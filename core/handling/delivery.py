@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
+import secrets
+from itertools import count
 from time import time
 from typing import TYPE_CHECKING, Any
 
-from core.context import new_message_id
+from core.errors import MessageError, NoRouteError
 
 if TYPE_CHECKING:
-    from core.errors import MessageError
+    from core.handling.end import End
     from core.mqtt.message import Message
     from core.records.packets import Record
-    from core.route import Route
+    from core.router import Router
+    from core.routing.registered import Route
+
+_process = secrets.token_hex(6)
+_numbers = count(1)
 
 
 class Delivery:
-    """A message in hand: what it is, which route takes it, how often it ran, and whether it has its end.
+    """A message in hand: what it is, which route takes it, how often it ran, and what its end is.
 
-    ``refused`` is set for a message that is not to be run: no route takes it, or its ordering key cannot be made.
-    ``message`` is exchanged for the redelivered one when the connection was lost meanwhile, so that its acknowledgement
-    goes out on the new connection. ``record`` is that of a transaction whose commit was not answered. ``first_at`` is the
-    time of receipt, in seconds since the epoch. ``value`` is what the handler returned.
+    - ``message``: the message. It is exchanged for the redelivered one when the connection was lost meanwhile, so that its
+      acknowledgement goes out on the new connection.
+    - ``message_id``: an identifier that no other message has, of this process or any other.
+    - ``route``, ``params``: the route that takes it, and the topic's parameters.
+    - ``refused``: why the message is not to be run: no route takes it, or its ordering key cannot be made.
+    - ``nearest``: where no route takes it, the route that would, were it not for the converters of its parameters.
+    - ``attempt``: the number of its latest run. ``again``: how often the database has asked for its transaction again.
+    - ``first_at``: the time of receipt, in seconds since the epoch.
+    - ``record``: the record of a transaction whose commit was not answered.
+    - ``timed_out``: whether its run was cut off at its deadline.
+    - ``value``: what the handler returned.
+    - ``end``: how it ended; None before. ``settled``: whether it may be acknowledged.
     """
 
     __slots__ = (
         "again",
         "attempt",
+        "end",
         "first_at",
         "message",
         "message_id",
+        "nearest",
         "params",
         "record",
         "refused",
@@ -44,16 +60,28 @@ class Delivery:
         route: Route | None,
         params: dict[str, Any],
         refused: MessageError | None = None,
+        nearest: Route | None = None,
     ) -> None:
         self.message = message
         self.route = route
         self.params = params
         self.refused = refused
+        self.nearest = nearest
         self.attempt = 0
         self.again = 0
         self.first_at = time()
-        self.message_id = new_message_id()
+        self.message_id = f"{_process}-{next(_numbers)}"
+        self.end: End | None = None
         self.settled = False
         self.record: Record | None = None
         self.timed_out = False
         self.value: Any = None
+
+
+def routed(router: Router, message: Message) -> Delivery:
+    """Return ``message`` with the route that takes it, or with the reason why none does."""
+    try:
+        route, params = router.match(message.topic)
+    except NoRouteError as error:
+        return Delivery(message, None, {}, error, router.nearest(message.topic))
+    return Delivery(message, route, params)

@@ -7,98 +7,79 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from core.codecs.limits import DEFAULT, Limits
 from core.database.fault import Fault, fault_of
 from core.errors import HandlerTimeoutError, NotYet
+from core.handling.end import End
 from core.handling.failure_log import FailureLog
 from core.handling.outage import Outage
 from core.handling.outcome import Bury, Done, RetryAfter, decide
-from core.handling.replies import error_reply_to, send
-from core.handling.runner import Runs
 from core.middleware import Passed
-from core.records.dead_letters import DeadLetter
-from core.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from core.context import Publish
-    from core.delivery.acknowledge import Acknowledgements
-    from core.delivery.ledger import Ledger
+    from core.handling.burial import Burial
     from core.handling.delivery import Delivery
-    from core.records.dead_letters import Also, DeadLetters
+    from core.handling.runner import Runner
     from core.retry import Retry
     from core.runtime.clock import Clock
 
 log = logging.getLogger("routemq.delivery")
 
+_ENDS = {Passed.DUPLICATE: End.DEDUPLICATED, Passed.DROPPED: End.DROPPED}
 
-class Unit(Protocol):
-    """How a message runs alone whose runs are transactions of ours."""
+
+class Alone(Protocol):
+    """How a message runs alone whose runs are transactions of the engine's own."""
 
     async def run_alone(self, delivery: Delivery) -> BaseException | None:
-        """Run ``delivery`` in a transaction of its own; give what went wrong."""
+        """Run ``delivery`` in a transaction of its own. Return what went wrong."""
 
     async def bury(self, connection: AsyncConnection, delivery: Delivery, error: BaseException) -> None:
         """Write what belongs to the end of ``delivery``, in the transaction that stores it as a dead letter."""
 
     def buried(self, delivery: Delivery) -> None:
-        """Take note that this transaction was committed."""
+        """Record that this transaction was committed."""
 
 
 class Observer(Protocol):
-    """Is told of the outcome of each run: plain calls, which must not raise."""
+    """Is told of the outcome of each run by plain calls, which must not raise."""
 
     def done(self, delivery: Delivery) -> None:
-        """Take note that the handler of ``delivery`` returned ``delivery.value``."""
+        """Record that the handler of ``delivery`` returned ``delivery.value``."""
 
     def runs_again(self, delivery: Delivery, error: BaseException, seconds: float) -> None:
-        """Take note that ``delivery`` failed with ``error`` and runs again in ``seconds``."""
+        """Record that ``delivery`` failed with ``error`` and runs again in ``seconds``."""
 
     def failed(self, delivery: Delivery, error: BaseException) -> None:
-        """Take note that ``delivery`` failed with ``error`` for good."""
+        """Record that ``delivery`` failed with ``error`` for good."""
 
 
 class Dispatch:
-    """Runs handlers and carries out what is decided about their messages.
+    """Runs handlers, and carries out what is decided about their messages.
 
-    ``dead_letters`` is where messages go that cannot be handled, ``last_resort`` where they go should that refuse one.
-    ``retry`` and ``timeout`` (seconds) hold for routes that name none of their own, ``limits`` for all bodies. ``clock`` is
-    where pauses between runs take their time from, and ``observer`` is told of the outcome of each run.
+    It notes the end of a message on its delivery. Counting and acknowledging are the consumer's.
+
+    - ``runner``: runs handlers.
+    - ``burial``: stores messages that cannot be handled.
+    - ``retry``: the policy of routes that name none.
+    - ``clock``: where pauses between runs take their time from.
+    - ``observer``: is told of the outcome of each run.
     """
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        acknowledgements: Acknowledgements,
-        dead_letters: DeadLetters,
-        last_resort: DeadLetters,
-        publish: Publish,
-        client_id: str,
-        retry: Retry,
-        timeout: float,
-        limits: Limits = DEFAULT,
-        *,
-        clock: Clock | None = None,
-        observer: Observer | None = None,
-    ) -> None:
-        self.failures = FailureLog(log)
-        self._ledger = ledger
-        self._acknowledgements = acknowledgements
-        self._dead_letters = dead_letters
-        self._last_resort = last_resort
-        self._publish = publish
-        self._clock = clock or SystemClock()
-        self._observer = observer
-        self.runs = Runs(publish, timeout, limits)
-        self._client_id = client_id
-        self._retry = retry
+    def __init__(self, runner: Runner, burial: Burial, retry: Retry, clock: Clock, observer: Observer | None = None) -> None:
+        self.runner = runner
+        self.failures = FailureLog(logging.getLogger("routemq.delivery.failures"))
         self.outage = Outage(log)
+        self._burial = burial
+        self._retry = retry
+        self._clock = clock
+        self._observer = observer
 
-    async def deliver(self, delivery: Delivery, failed: BaseException | None = None, unit: Unit | None = None) -> None:
-        """Run ``delivery`` until it has its end; nothing but a cancellation comes out of here.
+    async def deliver(self, delivery: Delivery, failed: BaseException | None = None, alone: Alone | None = None) -> None:
+        """Run ``delivery`` until it has its end. Raise nothing but a cancellation.
 
-        ``failed`` is what a first run, which was made elsewhere, raised; further runs are those of ``unit``, if given.
+        ``failed`` is what a first run raised that was made elsewhere. Further runs are those of ``alone``, if it is given.
         """
         route = delivery.route
         retry = (route and route.options.retry) or self._retry
@@ -107,36 +88,28 @@ class Dispatch:
                 if self.outage.active:
                     await self.outage.over(delivery)
                 delivery.attempt += 1
-                error = await (self.runs.run(delivery) if unit is None else unit.run_alone(delivery))
+                error = await (self.runner.run(delivery) if alone is None else alone.run_alone(delivery))
             else:
                 error, failed = failed, None
             fault = Fault.MESSAGE if error is None else fault_of(error)
             outcome = decide(error, fault, delivery.attempt, delivery.again, retry)
             if error is None or isinstance(outcome, Done):
                 self.outage.answered(delivery)
-                self._count(delivery)
-                break
+                self.done(delivery)
+                return
             if isinstance(outcome, RetryAfter):
                 await self._wait_for_retry(delivery, error, outcome)
             elif isinstance(outcome, Bury):
-                await self._bury(delivery, error, unit)
-                break
+                await self._bury(delivery, error, alone)
+                return
             else:
                 delivery.attempt -= 1
                 await self.outage.sit_out(delivery, error)
-        self._acknowledgements.settle(delivery)
 
     def done(self, delivery: Delivery) -> None:
-        """Take note that the handler of ``delivery``, which was run elsewhere, has returned."""
-        self._count(delivery)
-        self._acknowledgements.settle(delivery)
-
-    def _count(self, delivery: Delivery) -> None:
+        """Note on ``delivery`` that its handler has returned, or that middleware is done with it."""
         value = delivery.value
-        if type(value) is Passed:
-            self._ledger.count(value.counted)
-        else:
-            self._ledger.done += 1
+        delivery.end = _ENDS[value] if type(value) is Passed else End.DONE
         if self._observer is not None:
             self._observer.done(delivery)
 
@@ -158,27 +131,28 @@ class Dispatch:
             self._observer.runs_again(delivery, error, outcome.seconds)
         await self._clock.sleep(outcome.seconds)
 
-    async def _bury(self, delivery: Delivery, error: BaseException, unit: Unit | None) -> None:
-        """Store ``delivery`` as a dead letter; an outage of the storage is waited out."""
+    async def _bury(self, delivery: Delivery, error: BaseException, alone: Alone | None) -> None:
+        """Store ``delivery`` as a dead letter. Wait out an outage of the storage."""
         self.outage.leave(delivery)
         if delivery.route is not None and delivery.route.options.delivery == "at_most_once":
             self.failures.failed(delivery, error, "dropped, as the route is at_most_once")
-            self._ledger.failed += 1
+            delivery.end = End.FAILED
             await self._tell(delivery, error)
             return
-        dead_letter = DeadLetter.of(delivery, error, self._client_id, self.runs.limits)
+        letter = self._burial.letter(delivery, error)
+        also = None if alone is None else partial(alone.bury, delivery=delivery, error=error)
         while True:
             try:
-                await self._store(dead_letter, partial(unit.bury, delivery=delivery, error=error) if unit else None)
+                await self._burial.store(letter, also)
             except Exception as refusal:  # noqa: BLE001 - until it is stored somewhere, it waits
                 await self.outage.sit_out(delivery, refusal)
                 continue
             self.outage.answered(delivery)
-            if unit is not None:
-                unit.buried(delivery)
-            self._ledger.dead_lettered += 1
+            if alone is not None:
+                alone.buried(delivery)
+            delivery.end = End.DEAD_LETTERED
             self.failures.failed(delivery, error, "now a dead letter")
-            if unit is None:
+            if alone is None:
                 await self._tell(delivery, error)
             elif self._observer is not None:
                 self._observer.failed(delivery, error)
@@ -186,23 +160,11 @@ class Dispatch:
 
     async def _tell(self, delivery: Delivery, error: BaseException) -> None:
         """Answer that ``delivery`` could not be handled, where its route does that."""
-        reply = error_reply_to(delivery, error)
-        if reply is not None:
-            await send(reply, self._publish)
+        await self.runner.reply_error(delivery, error)
         if self._observer is not None:
             self._observer.failed(delivery, error)
 
-    async def _store(self, dead_letter: DeadLetter, also: Also | None) -> None:
-        """Store in the first place, or in the last resort where that refuses this one. Raises what keeps both from it."""
-        try:
-            await self._dead_letters.add(dead_letter, also)
-        except Exception as refusal:
-            if fault_of(refusal) is not Fault.MESSAGE:
-                raise
-            log.exception("a dead letter could not be stored in its table and goes to the file instead")
-            await self._last_resort.add(dead_letter)
-
     def stop(self) -> None:
-        """Stop the clocks and tell what the log was spared so far."""
-        self.runs.stop()
+        """Stop the clocks, and log what the log was spared so far."""
+        self.runner.stop()
         self.failures.close()

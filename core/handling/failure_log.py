@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 WINDOW = 10.0
 """Seconds in which one kind of failure, of one route, is told once."""
-MOST_KINDS = 200
+MAX_KINDS = 200
 
 
 class Kind:
@@ -50,7 +50,7 @@ class FailureLog:
         more = f" ({kind.untold:,} more like it before)" if kind is not None and kind.untold else ""
         self._kinds[key] = Kind(now)
         self._kinds.move_to_end(key)
-        if len(self._kinds) > MOST_KINDS:
+        if len(self._kinds) > MAX_KINDS:
             self._tell_untold(*self._kinds.popitem(last=False))
         explained = isinstance(error, (MessageError, RouteMQError))
         self._log.error(

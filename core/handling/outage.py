@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from core.errors import BrokerUnreachableError, CounterUnreachableError, one_line
+from core.retry import Pauses
 
 if TYPE_CHECKING:
     from core.handling.delivery import Delivery
 
-FIRST = 0.1
-FACTOR = 2.0
-MOST = 5.0
+FIRST_PAUSE = 0.1
+MAX_PAUSE = 5.0
 REMIND_EVERY = 60.0
 
 
@@ -30,7 +29,7 @@ class Outage:
         self._log = log
         self._trying: Delivery | None = None
         self._changed = asyncio.Event()
-        self._pause = FIRST
+        self._pauses = Pauses(FIRST_PAUSE, MAX_PAUSE, jitter=0.25)
         self._since = 0.0
         self._reminded = 0.0
         self._what = ""
@@ -49,7 +48,7 @@ class Outage:
         now = monotonic()
         if not self.active:
             self.active = True
-            self._pause = FIRST
+            self._pauses.reset()
             self._since = self._reminded = now
             self._what = _what(error)
             self._log.error(
@@ -63,10 +62,8 @@ class Outage:
         if self._trying is not delivery:
             await self.over(delivery)
             return
-        pause = self._pause
-        self._pause = min(pause * FACTOR, MOST)
         try:
-            await asyncio.sleep(pause * random.uniform(0.75, 1))  # noqa: S311 - spreads load, guards nothing
+            await asyncio.sleep(self._pauses.next())
         except asyncio.CancelledError:
             self.leave(delivery)
             raise

@@ -11,8 +11,8 @@ from core.errors import MessageError, NotYet, RetryLater
 if TYPE_CHECKING:
     from core.retry import Retry
 
-# A transaction that loses against others this often in a row is held to be the message's own fault.
-MOST_AGAIN = 20
+MAX_AGAIN = 20
+"""A transaction that loses against others this often in a row is held to be the message's own fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,8 @@ def decide(error: BaseException | None, fault: Fault, attempt: int, again: int, 
         return RetryAfter(max(error.seconds, 0), counts=False)
     if fault in (Fault.INFRASTRUCTURE, Fault.SETUP):
         return SIT_OUT
-    if fault is Fault.AGAIN and again < MOST_AGAIN:
-        return RetryAfter(min(0.001 * 2**again, 1.0), counts=False)
+    if fault is Fault.AGAIN and (seconds := again_after(again)) is not None:
+        return RetryAfter(seconds, counts=False)
     if attempt >= retry.attempts:
         return BURY
     if isinstance(error, RetryLater):
@@ -68,3 +68,11 @@ def decide(error: BaseException | None, fault: Fault, attempt: int, again: int, 
     if isinstance(error, retry.on):
         return RetryAfter(retry.pause(attempt))
     return BURY
+
+
+def again_after(again: int) -> float | None:
+    """Return the seconds after which a transaction that lost against others runs again; None where it lost too often.
+
+    ``again`` is how often it has run again already.
+    """
+    return min(0.001 * 2**again, 1.0) if again < MAX_AGAIN else None

@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from core.database.fault import Fault, fault_of
-from core.errors import NoRouteError, ReplayStoppedError, one_line
-from core.handling.delivery import Delivery
+from core.errors import ReplayStoppedError, one_line
+from core.handling.delivery import Delivery, routed
 from core.mqtt.message import Message
-from core.records.dead_letters import from_json
+from core.records.properties import properties_from_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from core.handling.runner import Runs
+    from core.handling.runner import Runner
     from core.records.dead_letters import DeadLetter, DeadLetterStore, Stored
     from core.router import Router
 
@@ -44,7 +44,7 @@ async def every(dead_letters: DeadLetterStore, route: str | None = None) -> Asyn
 
 async def run_again(
     router: Router,
-    runs: Runs,
+    runner: Runner,
     dead_letters: DeadLetterStore,
     chosen: AsyncIterator[Stored],
     progress: Callable[[int], None],
@@ -56,7 +56,7 @@ async def run_again(
     """
     tally = Tally()
     async for stored in chosen:
-        error = await runs.run(_delivery(router, stored.letter))
+        error = await runner.run(_delivery(router, stored.letter))
         if error is None:
             await dead_letters.remove([stored.id])
             tally.done += 1
@@ -73,14 +73,9 @@ async def run_again(
 
 
 def _delivery(router: Router, letter: DeadLetter) -> Delivery:
-    properties = from_json(letter.properties)
+    properties = properties_from_json(letter.properties)
     message = Message(letter.topic, letter.body, letter.qos, 0, 0, properties, retain=letter.retain)
-    try:
-        route, params = router.match(letter.topic)
-    except NoRouteError as error:
-        delivery = Delivery(message, None, {}, error)
-    else:
-        delivery = Delivery(message, route, params)
+    delivery = routed(router, message)
     delivery.first_at = letter.first_at.timestamp()
     delivery.attempt = letter.attempts + 1
     return delivery

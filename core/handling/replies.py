@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from core.codecs import JSON
 from core.errors import BrokerRefusedError, MessageError, PayloadError, SchemaError, TopicError, one_line
 from core.middleware import Passed
+from core.mqtt.publication import Publication
 from core.mqtt.topics import check_topic
 
 if TYPE_CHECKING:
-    from core.context import Publish
     from core.handling.delivery import Delivery
     from core.mqtt.message import Properties
+    from core.publisher import Outgoing
 
 log = logging.getLogger("routemq.delivery")
-
-
-class Reply(NamedTuple):
-    """A message that answers another one."""
-
-    topic: str
-    body: bytes
-    qos: int
-    properties: Properties | None
 
 
 def check_response_topic(delivery: Delivery) -> MessageError | None:
@@ -44,20 +36,20 @@ def wants_reply(delivery: Delivery) -> bool:
     return _topic(delivery) is not None
 
 
-def reply_to(delivery: Delivery, value: Any) -> Reply | None:
+def reply_to(delivery: Delivery, value: Any) -> Publication | None:
     """Give the reply that takes ``value`` back to where ``delivery`` came from; None where nobody asked for one.
 
     It has the QoS of the message and its correlation data, and is encoded by the route's codec. Raises PayloadError where
     that cannot write ``value``.
     """
     route = delivery.route
-    topic = None if value is None or route is None or type(value) is Passed else _topic(delivery)
+    topic = None if value is None or route is None or isinstance(value, Passed) else _topic(delivery)
     if topic is None or route is None:
         return None
     return _made(delivery, topic, route.encode(value), route.content_type)
 
 
-def error_reply_to(delivery: Delivery, error: BaseException) -> Reply | None:
+def error_reply_to(delivery: Delivery, error: BaseException) -> Publication | None:
     """Give the reply that tells of ``error``, where the route has ``reply_errors``; None where nobody asked for one.
 
     It is the route's codec's ``{"error": {"type": ..., "message": ...}}``, or JSON's where that codec cannot write it.
@@ -86,7 +78,7 @@ def _topic(delivery: Delivery) -> str | None:
     return route.reply_topic(delivery.params)
 
 
-def _made(delivery: Delivery, topic: str, body: bytes, content_type: str | None) -> Reply:
+def _made(delivery: Delivery, topic: str, body: bytes, content_type: str | None) -> Publication:
     told: Properties = {}
     properties = delivery.message.properties
     # Who names no response topic may know no properties: rumqttd, for one, breaks 3.1.1 clients off that would get some.
@@ -95,12 +87,12 @@ def _made(delivery: Delivery, topic: str, body: bytes, content_type: str | None)
             told["correlation_data"] = properties["correlation_data"]
         if content_type is not None:
             told["content_type"] = content_type
-    return Reply(topic, body, delivery.message.qos, told or None)
+    return Publication(topic, body, delivery.message.qos, properties=told or None)
 
 
-async def send(reply: Reply, publish: Publish) -> None:
+async def send(reply: Publication, outgoing: Outgoing) -> None:
     """Publish ``reply``. What the broker refuses is told in the log and dropped: the message itself is handled."""
     try:
-        await publish(reply.topic, reply.body, qos=reply.qos, properties=reply.properties)
+        await outgoing.send(reply)
     except BrokerRefusedError as error:
         log.error("a reply was refused and is dropped: %s [topic %s]", one_line(error), reply.topic)  # noqa: TRY400

@@ -3,41 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from core.codecs.limits import DEFAULT, Limits
-from core.context import build
 from core.errors import BatchError, HandlerTimeoutError, ReplyError
 from core.handling.deadlines import Deadlines
-from core.handling.replies import check_response_topic, reply_to, send, wants_reply
+from core.handling.replies import check_response_topic, error_reply_to, reply_to, send, wants_reply
 from core.records.dedup import once
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from core.context import Publish
+    from core.context import Context, Publish
     from core.handling.delivery import Delivery
     from core.middleware import Handler
-    from core.route import Dedup, Route
+    from core.publisher import Outgoing
+    from core.route import Dedup, RouteInfo
+    from core.routing.registered import Route
 
 
-class Runs:
-    """Runs handlers; ``timeout`` (seconds) holds for routes that name none, ``publish`` is what contexts publish with.
+class Runner:
+    """Runs handlers.
 
-    ``limits`` hold for the bodies.
+    - ``outgoing``: publishes what handlers publish and return.
+    - ``timeout``: seconds that a handler may take whose route names no timeout.
+    - ``limits``: the limits of bodies.
     """
 
-    def __init__(self, publish: Publish, timeout: float, limits: Limits = DEFAULT) -> None:
-        self.limits = limits
-        self._publish = publish
+    def __init__(self, outgoing: Outgoing, timeout: float, limits: Limits = DEFAULT) -> None:
+        self._outgoing = outgoing
         self._timeout = timeout
+        self._limits = limits
         self._deadlines = Deadlines()
         self._dedups: dict[str, Handler] = {}
 
-    async def run(self, delivery: Delivery, publish: Publish | None = None) -> BaseException | None:
-        """Run the handler of ``delivery`` once and give what it raised, or None; only a cancellation comes out of here.
+    async def run(self, delivery: Delivery, outgoing: Outgoing | None = None) -> BaseException | None:
+        """Run the handler of ``delivery`` once. Return what it raised, or None. Raise nothing but a cancellation.
 
-        ``publish`` is what its context publishes with, should that be another than that of all.
+        ``outgoing`` publishes for this run in the place of the runner's own.
         """
         route = delivery.route
         if delivery.refused is not None or route is None:
@@ -47,22 +51,22 @@ class Runs:
             if isinstance(error, BatchError):
                 error = error.errors.get(0)
             return refused.get(0, error)
-        context, refusal = self._context(delivery, route, publish)
+        context, refusal = self._context(delivery, route, outgoing)
         if refusal is not None:
             return refusal
         call = route.call if route.options.dedup is None else self._once(route, route.options.dedup)
         failed = await self._call(call, context, delivery, route.options.timeout or self._timeout)
-        return failed if failed is not None or delivery.value is None else await self._reply(delivery, publish)
+        return failed if failed is not None or delivery.value is None else await self._reply(delivery, outgoing)
 
-    async def _reply(self, delivery: Delivery, publish: Publish | None) -> BaseException | None:
-        """Send what the handler returned, where somebody asked for it; give what kept it from being written."""
+    async def _reply(self, delivery: Delivery, outgoing: Outgoing | None) -> BaseException | None:
+        """Send what the handler returned, where somebody asked for it. Return what kept it from being encoded."""
         try:
             reply = reply_to(delivery, delivery.value)
         except Exception as error:  # noqa: BLE001 - a codec may raise anything, which costs this message alone
             return error
         if reply is not None:
             # Not within the handler's time: it waits for a connection, however long that takes.
-            await send(reply, publish or self._publish)
+            await send(reply, outgoing or self._outgoing)
         return None
 
     def _once(self, route: Route, key: Dedup) -> Handler:
@@ -72,12 +76,14 @@ class Runs:
         return call
 
     async def run_many(
-        self, deliveries: Sequence[Delivery], publish: Publish | None = None
+        self, deliveries: Sequence[Delivery], outgoing: Outgoing | None = None
     ) -> tuple[dict[int, BaseException], BaseException | None]:
         """Run the handler of a batch route once with all ``deliveries``, which are of one route.
 
-        Gives the reasons of those whose body cannot be read, by their place, which the handler did not get; and what the
-        handler raised for the others, or None.
+        Return two things:
+
+        - by its place, why a message could not be read; the handler did not get it;
+        - what the handler raised for the others, or None.
         """
         first = deliveries[0]
         route = first.route
@@ -85,7 +91,7 @@ class Runs:
         refused: dict[int, BaseException] = {}
         contexts = []
         for index, delivery in enumerate(deliveries):
-            context, refusal = self._context(delivery, route, publish)
+            context, refusal = self._context(delivery, route, outgoing)
             if refusal is None:
                 contexts.append(context)
             else:
@@ -96,10 +102,10 @@ class Runs:
         values, first.value = first.value, None
         if failed is None and values is not None:
             taken = [delivery for index, delivery in enumerate(deliveries) if index not in refused]
-            failed = await self._reply_to_all(taken, values, publish)
+            failed = await self._reply_to_all(taken, values, outgoing)
         return refused, failed
 
-    async def _reply_to_all(self, taken: Sequence[Delivery], values: Any, publish: Publish | None) -> BaseException | None:
+    async def _reply_to_all(self, taken: Sequence[Delivery], values: Any, outgoing: Outgoing | None) -> BaseException | None:
         """Send what the handler of a batch returned, a reply for each message."""
         if not any(wants_reply(delivery) for delivery in taken):
             return None
@@ -110,30 +116,29 @@ class Runs:
             )
         for delivery, value in zip(taken, values, strict=True):
             delivery.value = value
-            failed = await self._reply(delivery, publish)
+            failed = await self._reply(delivery, outgoing)
             if failed is not None:
                 return failed
         return None
 
-    def _context(self, delivery: Delivery, route: Route, publish: Publish | None) -> tuple[Any, BaseException | None]:
-        """Give the context of one run, or what keeps the handler from getting one."""
+    async def reply_error(self, delivery: Delivery, error: BaseException) -> None:
+        """Answer that ``delivery`` could not be handled, where its route does that."""
+        reply = error_reply_to(delivery, error)
+        if reply is not None:
+            await send(reply, self._outgoing)
+
+    def _context(
+        self, delivery: Delivery, route: Route, outgoing: Outgoing | None
+    ) -> tuple[Context[Any] | None, BaseException | None]:
+        """Return the context of one run, or what keeps the handler from getting one."""
         unanswerable = check_response_topic(delivery)
         if unanswerable is not None:
             return None, unanswerable
         try:
-            context = build(
-                delivery.message,
-                route,
-                delivery.params,
-                delivery.first_at,
-                delivery.message_id,
-                delivery.attempt,
-                publish or self._publish,
-                self.limits,
-            )
+            payload = route.read(delivery.message, self._limits)
         except Exception as error:  # noqa: BLE001 - a codec may raise anything, which costs this message alone
             return None, error
-        return context, None
+        return context_of(delivery, route.info, payload, (outgoing or self._outgoing).publish), None
 
     async def _call(self, call: Handler, argument: Any, delivery: Delivery, timeout: float) -> BaseException | None:
         run = self._deadlines.begin(delivery, timeout)
@@ -158,3 +163,23 @@ class Runs:
     def stop(self) -> None:
         """Stop all clocks."""
         self._deadlines.stop()
+
+
+def context_of(delivery: Delivery, route: RouteInfo, payload: Any, publish: Publish) -> Context[Any]:
+    """Return the context of one run of ``delivery``, whose body holds ``payload``."""
+    message = delivery.message
+    return {
+        "topic": message.topic,
+        "params": dict(delivery.params),
+        "payload": payload,
+        "body": message.body,
+        "qos": message.qos,
+        "retain": message.retain,
+        "properties": message.properties or {},
+        "received_at": datetime.fromtimestamp(delivery.first_at, UTC),
+        "message_id": delivery.message_id,
+        "attempt": delivery.attempt,
+        "route": route,
+        "state": {},
+        "publish": publish,
+    }

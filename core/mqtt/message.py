@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TypedDict
 
 
@@ -21,36 +22,25 @@ class Properties(TypedDict, total=False):
     user_property: list[tuple[str, str]]
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Message:
     """One PUBLISH from the broker.
 
-    ``packet_id`` is the packet identifier (MQTT 5, 2.2.1), 0 at QoS 0. ``connection`` is the number of the network
-    connection it came in on: an acknowledgement is valid on that connection only, since the broker sends whatever is
-    unacknowledged again on the next one (MQTT 5, 4.4). ``properties`` is None where there are none.
+    - ``topic``, ``body``, ``qos``, ``retain``, ``dup``: see MQTT 5, 3.3.
+    - ``packet_id``: the packet identifier (MQTT 5, 2.2.1), 0 at QoS 0.
+    - ``connection``: the number of the network connection that it came in on. An acknowledgement is valid on that connection
+      only, since the broker sends whatever is unacknowledged again on the next one (MQTT 5, 4.4).
+    - ``properties``: None where there are none.
     """
 
-    __slots__ = ("body", "connection", "dup", "packet_id", "properties", "qos", "retain", "topic")
-
-    def __init__(
-        self,
-        topic: str,
-        body: bytes,
-        qos: int = 0,
-        packet_id: int = 0,
-        connection: int = 0,
-        properties: Properties | None = None,
-        *,
-        retain: bool = False,
-        dup: bool = False,
-    ) -> None:
-        self.topic = topic
-        self.body = body
-        self.qos = qos
-        self.packet_id = packet_id
-        self.connection = connection
-        self.properties = properties
-        self.retain = retain
-        self.dup = dup
+    topic: str
+    body: bytes
+    qos: int = 0
+    packet_id: int = 0
+    connection: int = 0
+    properties: Properties | None = None
+    retain: bool = field(default=False, kw_only=True)
+    dup: bool = field(default=False, kw_only=True)
 
     def __repr__(self) -> str:
         return f"<Message {self.topic!r} qos={self.qos} packet_id={self.packet_id} {len(self.body)} bytes>"

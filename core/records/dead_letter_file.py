@@ -7,21 +7,17 @@ import base64
 import json
 import logging
 import os
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from core.codecs.plain import json_ready
 from core.errors import StartError
-from core.records.dead_letters import Also, DeadLetter, Stored, json_ready
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from core.records.dead_letters import Also, DeadLetter, Stored
+from core.records.file import append_text, locked, replace_text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
     from pathlib import Path
 
 log = logging.getLogger("routemq.delivery")
@@ -78,16 +74,8 @@ class DeadLetterFile:
 
     # -- in a thread ---------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.with_name(f".{self._path.name}.lock").open("w") as lock:
-            if fcntl is not None:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
     def _append(self, entry: dict[str, Any]) -> None:
-        with self._alone():
+        with locked(self._path):
             if self._next is None or self._size != self._file_size():
                 # The first time, and when a command has rewritten the file meanwhile.
                 found = self._load()
@@ -95,11 +83,7 @@ class DeadLetterFile:
                 self._lines = len(found)
                 if self._ends_within_a_line():
                     self._replace(found)
-            line = json.dumps({"id": self._next} | entry) + "\n"
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
+            append_text(self._path, json.dumps({"id": self._next} | entry) + "\n")
             self._next += 1
             self._lines += 1
             if self._lines > self._most + max(self._most // 10, 1):
@@ -110,7 +94,7 @@ class DeadLetterFile:
             self._size = self._file_size()
 
     def _rewrite_without(self, numbers: set[int]) -> int:
-        with self._alone():
+        with locked(self._path):
             found = self._load()
             kept = [entry for entry in found if entry["id"] not in numbers]
             if len(kept) < len(found):
@@ -118,12 +102,7 @@ class DeadLetterFile:
             return len(found) - len(kept)
 
     def _replace(self, entries: list[dict[str, Any]]) -> None:
-        written = self._path.with_name(f".{self._path.name}.new")
-        with written.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(entry) + "\n" for entry in entries)
-            file.flush()
-            os.fsync(file.fileno())
-        written.replace(self._path)
+        replace_text(self._path, "".join(json.dumps(entry) + "\n" for entry in entries))
 
     def _file_size(self) -> int:
         try:

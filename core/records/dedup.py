@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import delete
 from sqlalchemy.dialects import postgresql, sqlite
 
-from core.database import ambient
+from core.database import transaction
 from core.database.statements.gather import Kind
 from core.errors import MessageError
-from core.middleware import DUPLICATE
+from core.middleware import Passed
 from core.records.tables import dedup
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ def once(handler: Handler, route: str, key: str | Callable[[Any], Any]) -> Handl
         value = of(context)
         if value is None:
             raise MessageError(f"dedup={key!r}: the message has no such key")
-        gathers = ambient.gathers()
+        gathers = transaction.gathers()
         if gathers is None or not await gathers[0].call(_SEEN, (route, str(value))):
-            return DUPLICATE
+            return Passed.DUPLICATE
         return await handler(context)
 
     return call

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, insert, select
 
-from core.codecs import encode_any
+from core.codecs.plain import json_ready
 from core.database.fault import Fault, fault_of
 from core.errors import one_line
-from core.mqtt.topics import check_topic
-from core.records.dead_letters import from_json, json_ready
+from core.mqtt.publication import Publication, check_publication
+from core.publisher import Outgoing
+from core.records.properties import properties_from_json
 from core.records.tables import outbox
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-    from core.context import Publish
-    from core.mqtt.message import Properties
 
 log = logging.getLogger("routemq.delivery")
 
@@ -35,15 +34,15 @@ PAUSE = 1.0
 class Outbox:
     """The table ``routemq_outbox`` of one client: rows are sent in order of their numbers, and then deleted.
 
-    A process that dies between the two sends them again. ``publish`` waits for a connection where there is none, and
+    A process that dies between the two sends them again. ``outgoing`` waits for a connection where there is none.
     ``begin`` opens a transaction that commits at its end.
     """
 
     def __init__(
-        self, begin: Callable[[], AbstractAsyncContextManager[AsyncConnection]], publish: Publish, client_id: str
+        self, begin: Callable[[], AbstractAsyncContextManager[AsyncConnection]], outgoing: Outgoing, client_id: str
     ) -> None:
         self._begin = begin
-        self._publish = publish
+        self._outgoing = outgoing
         self._client_id = client_id
         self._wake = asyncio.Event()
         self._flushed = asyncio.Event()
@@ -102,9 +101,9 @@ class Outbox:
 
     async def _send_in_order(self, rows: list[Any]) -> None:
         for row in rows:
-            properties = from_json(row.properties)
+            properties = properties_from_json(row.properties)
             try:
-                await self._publish(row.topic, row.body, qos=row.qos, retain=row.retain, properties=properties)
+                await self._outgoing.send(Publication(row.topic, row.body, row.qos, row.retain, properties))
             except Exception as error:
                 if fault_of(error) is not Fault.MESSAGE:
                     raise
@@ -112,23 +111,20 @@ class Outbox:
                 log.error("a message of the outbox was refused and is dropped: %s [topic %s]", one_line(error), row.topic)  # noqa: TRY400
 
 
-class Collected:
+class Collected(Outgoing):
     """What the handlers of one transaction publish, kept until its end."""
 
     def __init__(self, client_id: str) -> None:
         self._client_id = client_id
         self.rows: list[dict[str, Any]] = []
 
-    async def publish(
-        self, topic: str, payload: Any, *, qos: int = 0, retain: bool = False, properties: Properties | None = None
-    ) -> None:
-        """Take a message; see ``core.context.Publish``. Raises TopicError and PayloadError."""
-        if qos not in {0, 1}:
-            raise ValueError(f"qos={qos!r} is neither 0 nor 1")
+    async def send(self, publication: Publication) -> None:
+        """Keep ``publication`` for the outbox. Raise TopicError and ValueError for one that cannot be sent."""
+        topic, body, qos, retain, properties = check_publication(publication)
         row = {
             "client_id": self._client_id,
-            "topic": check_topic(topic),
-            "body": encode_any(payload),
+            "topic": topic,
+            "body": body,
             "qos": qos,
             "retain": retain,
             "properties": json_ready(properties) if properties else None,

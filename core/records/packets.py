@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from core.mqtt.message import Message
 
-MOST_PACKETS = 32_767
+MAX_PACKETS = 32_767
 """The last committed messages of which one may still be unacknowledged: more than any broker has under way.
 
 It is half of the packet identifiers that there are (MQTT 5, 2.2.1), so that a broker which numbers packets in a circle has
@@ -37,7 +37,7 @@ def digest(message: Message) -> bytes:
     return blake2b(message.topic.encode() + b"\0" + message.body, digest_size=_DIGEST).digest()
 
 
-class Processed:
+class Packets:
     """The record of one session, in the table ``routemq_processed``: one row for each committed transaction.
 
     A message is a known one only with DUP set, on a resumed session, with the packet identifier and the digest of the last
@@ -86,7 +86,7 @@ class Processed:
         if not message.dup or not self._resumed:
             return False
         known = self._known.get(message.packet_id)
-        return known is not None and self._count - known[1] < MOST_PACKETS and known[0] == digest(message)
+        return known is not None and self._count - known[1] < MAX_PACKETS and known[0] == digest(message)
 
     async def record(self, session: AsyncSession | AsyncConnection, messages: Iterable[Message]) -> Record:
         """Write that ``messages`` were processed, in the transaction of ``session``, and trim what cannot come again."""
@@ -111,10 +111,10 @@ class Processed:
     def _too_old(self) -> int:
         """Give the number up to which rows hold only packets whose identifiers were all used again since; 0 for none."""
         left, last = self._packets, 0
-        if left < MOST_PACKETS + MOST_PACKETS // 8:
+        if left < MAX_PACKETS + MAX_PACKETS // 8:
             return 0
         for number, count in self._rows:
-            if left - count < MOST_PACKETS:
+            if left - count < MAX_PACKETS:
                 break
             left -= count
             last = number

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import delete, insert, select
 
+from core.records.file import locked, replace_text
 from core.records.tables import sessions
 
 if TYPE_CHECKING:
@@ -96,13 +97,10 @@ class SessionFile:
         return found if isinstance(found, dict) else {}
 
     def _save(self, key: str, remembered: Remembered) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        entries = self._load()
-        entries[key] = {"owner": remembered.owner, "filters": list(remembered.filters)}
-        # Replaced as a whole: a crash leaves the old file or the new one.
-        written = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}")
-        written.write_text(json.dumps(entries, indent=1), encoding="utf-8")
-        written.replace(self._path)
+        with locked(self._path):
+            entries = self._load()
+            entries[key] = {"owner": remembered.owner, "filters": list(remembered.filters)}
+            replace_text(self._path, json.dumps(entries, indent=1))
 
 
 class SessionRecord:

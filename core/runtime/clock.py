@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import heapq
 from itertools import count
-from time import time
+from time import monotonic, time
 from typing import Protocol
+
+from core.runtime.runtime import Part, current
 
 
 class Clock(Protocol):
     """Where pauses between runs, and periodic work, take their time from."""
 
     def time(self) -> float:
-        """Give the time in seconds since the epoch."""
+        """Return the time in seconds since the epoch."""
+
+    def monotonic(self) -> float:
+        """Return the seconds since some moment, which never go back."""
 
     async def sleep(self, seconds: float) -> None:
         """Wait for ``seconds``."""
@@ -23,8 +28,12 @@ class SystemClock:
     """The machine's own."""
 
     def time(self) -> float:
-        """Give the time in seconds since the epoch."""
+        """Return the time in seconds since the epoch."""
         return time()
+
+    def monotonic(self) -> float:
+        """Return the seconds since some moment, which never go back."""
+        return monotonic()
 
     async def sleep(self, seconds: float) -> None:
         """Wait for ``seconds``."""
@@ -40,7 +49,11 @@ class ManualClock:
         self._sleeping: list[tuple[float, int, asyncio.Future[None]]] = []
 
     def time(self) -> float:
-        """Give the time in seconds since the epoch."""
+        """Return the time in seconds since the epoch."""
+        return self._now
+
+    def monotonic(self) -> float:
+        """Return the same time: it is never moved back."""
         return self._now
 
     async def sleep(self, seconds: float) -> None:
@@ -50,7 +63,7 @@ class ManualClock:
         await due
 
     def next_due(self) -> float | None:
-        """Give the time at which the next sleeper wakes; None if nobody sleeps."""
+        """Return the time at which the next sleeper wakes; None if nobody sleeps."""
         while self._sleeping and self._sleeping[0][2].done():
             heapq.heappop(self._sleeping)
         return self._sleeping[0][0] if self._sleeping else None
@@ -62,3 +75,24 @@ class ManualClock:
             _, _, due = heapq.heappop(self._sleeping)
             if not due.done():
                 due.set_result(None)
+
+
+class _Used:
+    """The clock in use."""
+
+    def __init__(self) -> None:
+        self.clock: Clock = SystemClock()
+
+
+CLOCK = Part(_Used)
+"""The clock of an application."""
+
+
+def clock() -> Clock:
+    """Return the clock of the running code."""
+    return current()[CLOCK].clock
+
+
+def use_clock(clock: Clock) -> None:
+    """Use ``clock`` from now on."""
+    current()[CLOCK].clock = clock

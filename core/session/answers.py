@@ -17,12 +17,13 @@ from core.transport.connection import Subscription
 
 if TYPE_CHECKING:
     from core.mqtt.message import Message
+    from core.mqtt.publication import Publication
     from core.session.session import Session
     from core.transport.connection import Connack
 
 log = logging.getLogger("routemq.requests")
 
-MOST_WAITING = 1_000
+MAX_WAITING = 1_000
 """Requests under way at once; further ones wait for their turn within their own timeout."""
 TELL_EVERY = 60.0
 """Seconds between two log lines on answers that nobody waits for."""
@@ -49,7 +50,7 @@ class Answers:
         self._session = session
         self._response_topic = response_topic
         self._filters = Filters(session)
-        self._slots = asyncio.Semaphore(MOST_WAITING)
+        self._slots = asyncio.Semaphore(MAX_WAITING)
         self._numbers = count(1)
         # Whoever asked under the same response topic before had another one: its answers are not taken for ours.
         self._word = secrets.token_bytes(8)
@@ -102,19 +103,18 @@ class Answers:
 
     # -- asked by requests ---------------------------------------------------------------------------------------------
 
-    async def ask(
-        self, topic: str, body: bytes, *, timeout: float, reply: str | None, qos: int, properties: Properties | None
-    ) -> Message:
+    async def ask(self, publication: Publication, *, timeout: float, reply: str | None) -> Message:
         """Publish and wait for the answer, for ``timeout`` seconds in all; see ``core.request.request``."""
         try:
             async with asyncio.timeout(timeout), self._slots:
                 if reply is None:
-                    return await self._by_response_topic(topic, body, qos, properties or {})
-                return await self._by_filter(topic, body, reply, qos, properties)
+                    return await self._by_response_topic(publication)
+                return await self._by_filter(publication, reply)
         except TimeoutError:
-            raise RequestTimeoutError(f"no answer from {topic!r} within {timeout:g} s") from None
+            raise RequestTimeoutError(f"no answer from {publication.topic!r} within {timeout:g} s") from None
 
-    async def _by_response_topic(self, topic: str, body: bytes, qos: int, properties: Properties) -> Message:
+    async def _by_response_topic(self, publication: Publication) -> Message:
+        properties = publication.properties or {}
         taken = {"response_topic", "correlation_data"} & properties.keys()
         if taken:
             raise RequestError(f"request() sets {' and '.join(sorted(taken))} itself, unless it is given reply=")
@@ -122,25 +122,25 @@ class Answers:
         if self._session.connack is not None and self._session.connack.version != "5":
             raise RequestError(
                 f"the connection speaks MQTT {self._session.connack.version}, which has no response topics: name the topic "
-                f"on which {topic!r} answers, request(..., reply='...')"
+                f"on which {publication.topic!r} answers, request(..., reply='...')"
             )
         await self._filters.add(Subscription(self._response_topic, 1, retained=False))
         correlation = self._word + next(self._numbers).to_bytes(8, "big")
         told = Properties(**properties, response_topic=self._response_topic, correlation_data=correlation)
         waiting = self._by_correlation[correlation] = asyncio.get_running_loop().create_future()
         try:
-            return await self._published(waiting, topic, body, qos, told)
+            return await self._published(waiting, publication._replace(properties=told))
         finally:
             self._by_correlation.pop(correlation, None)
 
-    async def _by_filter(self, topic: str, body: bytes, reply: str, qos: int, properties: Properties | None) -> Message:
+    async def _by_filter(self, publication: Publication, reply: str) -> Message:
         line = self._lines.setdefault(reply, _Line())
         line.users += 1
         number = next(self._numbers)
         try:
             await self._filters.add(Subscription(reply, 1, retained=False))
             waiting = line.waiting[number] = asyncio.get_running_loop().create_future()
-            return await self._published(waiting, topic, body, qos, properties)
+            return await self._published(waiting, publication)
         finally:
             line.waiting.pop(number, None)
             line.users -= 1
@@ -148,10 +148,8 @@ class Answers:
                 del self._lines[reply]
                 self._filters.remove(reply)
 
-    async def _published(
-        self, waiting: asyncio.Future[Message], topic: str, body: bytes, qos: int, properties: Properties | None
-    ) -> Message:
-        await self._session.publish(topic, body, qos=qos, properties=properties)
+    async def _published(self, waiting: asyncio.Future[Message], publication: Publication) -> Message:
+        await self._session.publish(publication)
         return await waiting
 
     async def stop(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
-from core.transport.options import Will
+from core.mqtt.publication import Publication
 
 
 class Presence:
@@ -19,23 +19,23 @@ class Presence:
         self._client_id = client_id
         self._version = version
 
-    def will(self) -> Will:
+    def will(self) -> Publication:
         """Give what the broker publishes of a worker that is gone without a word; nobody can write ``since`` before."""
-        return Will(self.topic, self._body("offline", None))
+        return self._told("offline", None)
 
-    def online(self) -> bytes:
-        """Give the body for a connection that stands."""
-        return self._body("online", datetime.now(UTC))
+    def online(self) -> Publication:
+        """Return what is told of a connection that stands."""
+        return self._told("online", datetime.now(UTC))
 
-    def offline(self) -> bytes:
-        """Give the body for a worker that is about to disconnect."""
-        return self._body("offline", datetime.now(UTC))
+    def offline(self) -> Publication:
+        """Return what is told of a worker that is about to disconnect."""
+        return self._told("offline", datetime.now(UTC))
 
-    def _body(self, status: str, since: datetime | None) -> bytes:
+    def _told(self, status: str, since: datetime | None) -> Publication:
         told = {
             "status": status,
             "client_id": self._client_id,
             "version": self._version,
             "since": since and since.isoformat(timespec="milliseconds"),
         }
-        return json.dumps(told).encode()
+        return Publication(self.topic, json.dumps(told).encode(), qos=1, retain=True)

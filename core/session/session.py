@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from core.errors import BrokerRefusedError, ConnectionLostError, SessionTakenOverError, TransportError, one_line
+from core.retry import Pauses
 from core.transport.connection import SESSION_TAKEN_OVER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from core.mqtt.message import Message, Properties
+    from core.mqtt.message import Message
+    from core.mqtt.publication import Publication
     from core.session.presence import Presence
     from core.transport.connection import Connack, Connect, Connection, Listener, Subscription
 
 log = logging.getLogger("routemq.transport")
 
-FIRST = 0.5
-FACTOR = 2.0
-MOST = 30.0
+FIRST_PAUSE = 0.5
+MAX_PAUSE = 30.0
 REMIND_EVERY = 60.0
 HOLD_TIMEOUT = 2.0
 """Seconds that the hold on the session may take to answer."""
@@ -108,7 +108,7 @@ class Session:
         connection, self._connection = self._connection, None
         if connection is not None:
             if self._presence is not None:
-                await self._tell(connection, self._presence.topic, self._presence.offline())
+                await self._tell(connection, self._presence.offline())
             await connection.close()
         if self._telling is not None:
             await asyncio.wait([self._telling])
@@ -117,7 +117,7 @@ class Session:
             await asyncio.wait([self._task])
 
     async def _keep(self, listener: Listener) -> None:
-        pause = FIRST
+        pauses = Pauses(FIRST_PAUSE, MAX_PAUSE, jitter=0.5)
         subscribed = False
         while not self._stopping:
             self._number += 1
@@ -147,12 +147,11 @@ class Session:
             finally:
                 # A task that is cancelled leaves no socket behind.
                 await asyncio.shield(connection.close())
-            if held > MOST:
-                pause = FIRST
+            if held > MAX_PAUSE:
+                pauses.reset()
             if subscribed and not await self._is_held():
                 raise self._taken_over()
-            await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads load, guards nothing
-            pause = FIRST if held > MOST else min(pause * FACTOR, MOST)
+            await asyncio.sleep(pauses.next())
 
     async def _begin(self, connection: Connection, connack: Connack, *, subscribed: bool) -> None:
         """Have ``connection`` stand, and what is to be subscribed confirmed, unless this process ``subscribed`` before."""
@@ -185,7 +184,7 @@ class Session:
             except Exception as error:  # noqa: BLE001 - it is remembered at the next start then
                 log.warning("the session's topic filters could not be remembered: %s", one_line(error))
 
-    async def _tell(self, connection: Connection, topic: str, body: bytes) -> None:
+    async def _tell(self, connection: Connection, status: Publication) -> None:
         """Write the worker's status; its PUBACK, which cannot be read while reading is paused, is not waited for.
 
         Should the connection end before it, the status is told again on the next one.
@@ -193,13 +192,13 @@ class Session:
 
         async def tell() -> None:
             try:
-                await connection.publish(topic, body, qos=1, retain=True)
+                await connection.publish(status)
             except ConnectionLostError:
                 log.debug("the connection was lost before the status was acknowledged")
             except BrokerRefusedError as error:
                 # Mosquitto hangs up as well, so that to try it again would cost every later connection.
                 self._presence = None
-                log.warning("the status on %s is told no more: %s", topic, one_line(error, name=False))
+                log.warning("the status on %s is told no more: %s", status.topic, one_line(error, name=False))
 
         self._telling = asyncio.create_task(tell(), name="tell status")
         # Nothing else is published on this connection, so that one turn of the event loop writes it.
@@ -232,7 +231,7 @@ class Session:
         self._told = ""
         self._wake()
         if self._presence is not None:
-            await self._tell(connection, self._presence.topic, self._presence.online())
+            await self._tell(connection, self._presence.online())
 
     def _wake(self) -> None:
         self._changed.set()
@@ -290,9 +289,7 @@ class Session:
             await self._changed.wait()
         return self._connection
 
-    async def publish(
-        self, topic: str, body: bytes, *, qos: int = 0, retain: bool = False, properties: Properties | None = None
-    ) -> None:
+    async def publish(self, publication: Publication) -> None:
         """Publish, waiting for a connection where there is none.
 
         At QoS 1 it is sent again on the next connection until the broker has acknowledged it; at QoS 0 it is sent once.
@@ -301,9 +298,9 @@ class Session:
         while True:
             connection = await self._standing()
             try:
-                await connection.publish(topic, body, qos=qos, retain=retain, properties=properties)
+                await connection.publish(publication)
             except ConnectionLostError:
-                if qos == 0:
+                if publication.qos == 0:
                     return
                 # The connection is told of before this one notices: wait for the next, not for this one again.
                 if self._connection is connection:

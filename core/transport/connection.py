@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from core.mqtt.publication import Publication
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from core.mqtt.message import Message, Properties
+    from core.mqtt.message import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +108,10 @@ class Connection(ABC):
         """Unsubscribe and wait for UNSUBACK. Raises ConnectionLostError."""
 
     @abstractmethod
-    async def publish(
-        self, topic: str, body: bytes, *, qos: int = 0, retain: bool = False, properties: Properties | None = None
-    ) -> None:
-        """Publish; at QoS 1 return when PUBACK has come. Raises BrokerRefusedError or ConnectionLostError.
+    async def publish(self, publication: Publication) -> None:
+        """Publish. At QoS 1 return when PUBACK has come. Raise BrokerRefusedError or ConnectionLostError.
 
-        ``properties`` are left out on MQTT 3.1.1, which has none.
+        The properties are left out on MQTT 3.1.1, which has none.
         """
 
     @abstractmethod

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from core.errors import BrokerRefusedError, BrokerUnreachableError
+from core.mqtt.publication import Publication
 from core.transport.aiomqtt.connection import AiomqttConnection, Version
 from core.transport.connection import Connection
 from core.transport.native.connection import NativeConnection
@@ -14,7 +15,6 @@ from core.transport.refusal import may_be_the_version
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from core.mqtt.message import Properties
     from core.transport.connection import Closure, Connack, Listener, Subscription
     from core.transport.options import ConnectOptions
 
@@ -59,11 +59,9 @@ class FallbackConnection(Connection):
         """Unsubscribe."""
         await self._chosen.unsubscribe(topic_filters)
 
-    async def publish(
-        self, topic: str, body: bytes, *, qos: int = 0, retain: bool = False, properties: Properties | None = None
-    ) -> None:
+    async def publish(self, publication: Publication) -> None:
         """Publish."""
-        await self._chosen.publish(topic, body, qos=qos, retain=retain, properties=properties)
+        await self._chosen.publish(publication)
 
     def acknowledge(self, packet_ids: Sequence[int]) -> None:
         """Acknowledge."""

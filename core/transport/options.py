@@ -6,22 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from core.errors import SettingsError
+from core.errors import SettingsError, mask
+from core.mqtt.publication import Publication
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 PORTS = {"unix": 0, "mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443, "embedded": 1883}
-
-
-@dataclass(frozen=True, slots=True)
-class Will:
-    """What the broker publishes when the connection ends without a DISCONNECT (MQTT 5, 3.1.2.5)."""
-
-    topic: str
-    body: bytes
-    qos: int = 1
-    retain: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +43,7 @@ class ConnectOptions:
     tls_verify: bool = True
     connect_timeout: float = 10
     transport: str = "auto"
-    will: Will | None = None
+    will: Publication | None = None
 
     @property
     def tls(self) -> bool:
@@ -114,15 +105,3 @@ def parse_url(url: str) -> ConnectOptions:
         username=unquote(parts.username) if parts.username else None,
         password=unquote(parts.password) if parts.password else None,
     )
-
-
-def mask(url: str) -> str:
-    """Give ``url`` without its password, whatever else may be wrong with it."""
-    scheme, found, rest = url.partition("://")
-    if not found:
-        scheme, rest = "", url
-    credentials, at, host = rest.rpartition("@")
-    if not at:
-        return url
-    user = credentials.partition(":")[0]
-    return f"{scheme}{found}{user}:***@{host}" if ":" in credentials else url

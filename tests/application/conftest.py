@@ -10,8 +10,8 @@ import pytest
 from core.publisher import Publisher
 from core.transport.connect import connector
 from core.transport.options import parse_url
-from tests.mosquitto import Mosquitto, free_pair
-from tests.worker import Project, Worker
+from tests.support.mosquitto import Mosquitto, free_pair
+from tests.support.worker import Project, Worker
 
 
 @pytest.fixture

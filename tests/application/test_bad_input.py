@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 
-from tests.waiting import until
+from tests.support.waiting import until
 
 GOOD = json.dumps({"type": "t", "value": 1.5}).encode()
 BAD = {

@@ -15,11 +15,11 @@ import pytest
 from core.transport.connect import connector
 from core.transport.connection import Subscription
 from core.transport.options import parse_url
-from tests.mosquitto import MOSQUITTO_PUB, require_mosquitto
-from tests.postgres import fetch, postgres
-from tests.transport.recorder import Recorder
-from tests.waiting import until
-from tests.worker import ROOT
+from tests.support.mosquitto import MOSQUITTO_PUB, require_mosquitto
+from tests.support.postgres import fetch, postgres
+from tests.support.recorder import Recorder
+from tests.support.waiting import until
+from tests.support.worker import ROOT
 
 DATA = ROOT.parent / "shared" / "data" / "rtl433.jsonl"
 

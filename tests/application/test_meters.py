@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 import cbor2
 import pytest
 
-from tests.mosquitto import free_pair
-from tests.waiting import until
-from tests.worker import ROOT, Project
+from tests.support.mosquitto import free_pair
+from tests.support.waiting import until
+from tests.support.worker import ROOT, Project
 
 
 @pytest.fixture

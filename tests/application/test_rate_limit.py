@@ -9,8 +9,8 @@ import pytest
 
 from core import rate_limit
 from core.errors import CounterUnreachableError
-from tests.redis_server import RedisServer, require_redis
-from tests.waiting import until
+from tests.support.redis_server import RedisServer, require_redis
+from tests.support.waiting import until
 
 ROUTER = """
 from core.rate_limit import RateLimit
@@ -22,7 +22,7 @@ async def tell(context, next_handler):
     await next_handler(context)
     print("through the limit or dropped:", context["topic"])
 
-limit = RateLimit("10/minute", key="device_id", excess="drop")
+limit = RateLimit("10/minute", key="device_id", excess="drop", name="per device")
 
 @router.on("{topic}/<device_id>", qos=1, middleware=[tell, limit])
 async def handle(context):

@@ -8,9 +8,9 @@ import socket
 
 import pytest
 
-from tests.mosquitto import Mosquitto, free_pair, free_port
-from tests.postgres import Postgres, fetch, postgres
-from tests.waiting import until
+from tests.support.mosquitto import Mosquitto, free_pair, free_port
+from tests.support.postgres import Postgres, fetch, postgres
+from tests.support.waiting import until
 
 ROUTER = """
 from core.router import Router

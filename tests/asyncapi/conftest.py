@@ -11,7 +11,7 @@ from jsonschema import Draft7Validator
 from referencing import Registry
 from referencing.exceptions import NoSuchResource
 
-from tests.worker import ROOT
+from tests.support.worker import ROOT
 
 FILE = "3.0.0.json"
 
@@ -29,7 +29,7 @@ def nowhere(uri: str):
 
 @pytest.fixture(scope="session")
 def official() -> Draft7Validator:
-    """Give the validator; it looks nothing up outside of its one file."""
+    """Return the validator. It looks nothing up outside of its one file."""
     file = specs()
     if file is None:
         reason = f"{FILE} of the npm package @asyncapi/specs is not there: npm install --no-save @asyncapi/specs"

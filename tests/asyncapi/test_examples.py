@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
-from core.asyncapi.example import Unmakeable, examples
-from core.asyncapi.sample import sample
+from core.asyncapi.regex_sample import sample
+from core.asyncapi.schema_example import Unmakeable, examples
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from html.parser import HTMLParser
+from typing import Literal
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field
+from jinja2 import UndefinedError
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from core.asyncapi.document import About, describe
-from core.asyncapi.html import prose, tag
-from core.asyncapi.page import page
+from core.asyncapi.page.environment import ENVIRONMENT, FOLDER
+from core.asyncapi.page.limits import limits
+from core.asyncapi.page.page import page
+from core.asyncapi.page.prose import prose
+from core.asyncapi.page.references import References
+from core.asyncapi.page.words import Piece, code, join
 from core.asyncapi.server import Server
 from core.router import Router
 from tests.asyncapi.rich import build
@@ -70,6 +77,11 @@ class Reader(HTMLParser):
 
     def values(self, name):
         return [value for key, value in self.attributes if key == name]
+
+
+def macro(template: str, name: str):
+    """Return a macro of one of the page's templates."""
+    return getattr(ENVIRONMENT.get_template(template).module, name)
 
 
 @pytest.fixture(scope="module")
@@ -137,16 +149,91 @@ def test_names_and_texts_are_shown_as_they_are_and_never_run():
     assert '"</pre>' in said
 
 
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ({"minItems": 1}, "at least 1 item"),
+        ({"minItems": 2}, "at least 2 items"),
+        ({"maxLength": 1}, "at most 1 character"),
+        ({"minLength": 1, "maxLength": 8}, "1 to 8 characters"),
+        ({"minProperties": 1, "maxProperties": 1}, "exactly 1 entry"),
+        ({"maxItems": 0}, "at most 0 items"),
+    ],
+)
+def test_sizes_are_said_in_english(schema, said):
+    assert limits(schema, References({})) == [(Piece(said),)]
+
+
 def test_docstrings_are_paragraphs_lists_and_code():
     text = "One `a < b`\ntwo.\n\n- first\n  goes on\n- second ``c``\n\n    code <here>\n"
-    assert prose(text) == (
+    assert macro("prose.html", "prose")(prose(text)) == (
         "<p>One <code>a &lt; b</code> two.</p><ul><li>first goes on</li><li>second <code>c</code></li></ul>"
         "<pre><code>code &lt;here&gt;\n</code></pre>".replace("\n</code>", "</code>")
     )
 
 
 def test_elements_escape_what_is_no_markup():
-    assert tag("a", "<", tag("b", "&"), href='"x', hidden=True) == '<a href="&quot;x" hidden>&lt;<b>&amp;</b></a>'
+    words = join(["<", (Piece('"<b>&', "model"),), " ", code("<&>")])
+    assert macro("words.html", "words")(words) == (
+        '&lt;<a href="#schema-&#34;&lt;b&gt;&amp;">&#34;&lt;b&gt;&amp;</a> <code>&lt;&amp;&gt;</code>'
+    )
+    assert macro("words.html", "topic")('{"}/<b>') == "<i>{&#34;}</i>/<wbr>&lt;b&gt;"
+
+
+def with_text(text: str) -> Reader:
+    """Return the page of an application that has ``text`` wherever an application can have a text."""
+    extra = {"pattern": text, "format": text, "examples": [{text: text}]}
+    model = create_model(
+        "Model",
+        __doc__=text,
+        __config__=ConfigDict(title=text),
+        value=(str, Field(text, alias=text, title=text, description=text, deprecated=True, json_schema_extra=extra)),
+        one_of=(Literal[f"{text}1", f"{text}2"], Field(description=text)),
+    )
+
+    async def handler(context):
+        pass
+
+    handler.__doc__ = f"{text}\n\n{text}\n\n- {text}\n\n    {text}\n"
+    handler.__annotations__["return"] = model
+    router = Router()
+    router.on("a/<x>", handler, schema=model, reply_errors=True)
+    router.on("b", handler, schema=list[model], reply="c")
+    document = describe(router, About(text, text, text), Server(text, text, path=text, description=text, client_id=text))
+    return Reader(page(document))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<script>alert(1)</script>",
+        "</script><script>alert(1)</script>",
+        "</style></title></code></pre><img src=x onerror=alert(1)>",
+        "\"><svg onload='alert(1)'>",
+        "x' onmouseover='alert(1)",
+        "<!-- &lt;script&gt; &#60;",
+        "{{ 7 * 7 }}{% raw %}{# x #}",
+    ],
+)
+def test_whatever_a_text_is_the_page_has_the_same_elements(text):
+    harmless, found = with_text("harmless"), with_text(text)
+    assert found.names == harmless.names
+    assert [name for name, _ in found.attributes] == [name for name, _ in harmless.attributes]
+    # In an example a quotation mark is escaped, as JSON has it.
+    said = "".join(found.said).replace('\\"', '"')
+    assert said.count(text) == "".join(harmless.said).count("harmless") > 40
+
+
+def test_templates_escape_everything_but_the_style_and_the_script():
+    sources = [file.read_text() for file in sorted(FOLDER.glob("*.html"))]
+    assert re.findall(r"\{\{ (\w+)\|safe \}\}", "".join(sources)) == ["style", "script"]
+    assert "".join(sources).count("|safe") == 2
+    assert "autoescape" not in "".join(sources)
+
+
+def test_a_template_that_names_what_is_not_there_fails():
+    with pytest.raises(UndefinedError, match="missing"):
+        ENVIRONMENT.from_string("{{ missing }}").render()
 
 
 def test_an_application_without_schemas_has_a_page():

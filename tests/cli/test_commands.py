@@ -11,7 +11,7 @@ from bootstrap.commands.simulate import readings
 from core import __version__
 from core.errors import TopicError
 from tests.application.conftest import project  # noqa: F401 - a fixture
-from tests.waiting import until
+from tests.support.waiting import until
 
 
 async def test_version_and_help(project):  # noqa: F811

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.application.conftest import project, publisher  # noqa: F401 - fixtures
-from tests.waiting import until
+from tests.support.waiting import until
 
 BROKEN = """
 from app.models.thing import Thing

@@ -5,9 +5,9 @@ from __future__ import annotations
 import socket
 
 from tests.application.conftest import mosquitto, project, publisher  # noqa: F401 - fixtures
-from tests.mosquitto import Mosquitto, free_pair, free_port
-from tests.postgres import postgres
-from tests.waiting import until
+from tests.support.mosquitto import Mosquitto, free_pair, free_port
+from tests.support.postgres import postgres
+from tests.support.waiting import until
 
 
 def findings(said: str) -> dict[str, tuple[str, str]]:

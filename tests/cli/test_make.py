@@ -11,7 +11,7 @@ import pytest
 
 from bootstrap.commands.make import Kind, Names, make
 from core.errors import ScaffoldError
-from tests.worker import MAIN, ROOT, clean_environment
+from tests.support.worker import MAIN, ROOT, clean_environment
 
 PYTEST = (
     "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\npythonpath = .\nfilterwarnings = error\n"

@@ -8,7 +8,7 @@ import pytest
 
 from config.settings import Settings, default_client_id, given, load, shown, unknown
 from core.errors import SettingsError
-from tests.worker import ROOT
+from tests.support.worker import ROOT
 
 FIELDS = Settings.model_fields
 

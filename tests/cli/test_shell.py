@@ -11,8 +11,8 @@ import sys
 import pytest
 
 from tests.application.conftest import project, publisher  # noqa: F401 - fixtures
-from tests.waiting import until
-from tests.worker import clean_environment
+from tests.support.waiting import until
+from tests.support.worker import clean_environment
 
 THING = """
 from sqlalchemy.orm import Mapped, mapped_column

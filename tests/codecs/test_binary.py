@@ -21,7 +21,7 @@ from core.codecs.payload import reader
 from core.codecs.protocol_buffers import to_dict
 from core.errors import PayloadError, SchemaError
 from core.mqtt.message import Message
-from tests.codecs.messages import Node, Other, Reading, Readings
+from tests.support.protobuf_messages import Node, Other, Reading, Readings
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

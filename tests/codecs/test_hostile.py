@@ -15,10 +15,10 @@ from pydantic import BaseModel
 
 from core.codecs import protobuf
 from core.router import Router
-from tests.codecs.hostile import WHOLE, corpus
-from tests.codecs.messages import Reading
-from tests.delivery.worker import running
-from tests.waiting import until
+from tests.support.hostile_bodies import WHOLE, corpus
+from tests.support.memory_worker import running
+from tests.support.protobuf_messages import Reading
+from tests.support.waiting import until
 
 
 class Measured(BaseModel):

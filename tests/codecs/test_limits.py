@@ -14,7 +14,7 @@ from core.codecs import Limits, compressed, protobuf
 from core.codecs.payload import reader
 from core.errors import PayloadError
 from core.mqtt.message import Message
-from tests.codecs.messages import Node, Reading
+from tests.support.protobuf_messages import Node, Reading
 
 LIMITS = Limits(bytes=1_000_000, depth=10)
 

@@ -10,12 +10,12 @@ import msgpack
 import pytest
 import zstandard
 
-from core.codecs import CODECS, Limits, auto, compressed, compression, protobuf, register
+from core.codecs import Limits, auto, codecs_by_name, compressed, compression, protobuf, register
 from core.codecs.payload import reader, writer
 from core.errors import PayloadError, RouteError
 from core.mqtt.message import Message
 from core.router import Router
-from tests.codecs.messages import Other, Reading
+from tests.support.protobuf_messages import Other, Reading
 
 LIMITS = Limits()
 
@@ -38,7 +38,7 @@ class Csv:
 def csv():
     register("csv", Csv())
     yield "csv"
-    del CODECS["csv"]
+    del codecs_by_name()["csv"]
 
 
 @pytest.mark.parametrize("codec", ["json", "msgpack", "cbor"])
@@ -101,7 +101,7 @@ def test_a_route_whose_library_is_missing_says_what_to_install(monkeypatch, code
 def test_an_old_library_is_as_good_as_none(monkeypatch):
     monkeypatch.setattr(cbor2, "loads", lambda body: None)
     monkeypatch.delitem(sys.modules, "core.codecs.cbor", raising=False)
-    monkeypatch.delitem(CODECS, "cbor", raising=False)
+    monkeypatch.delitem(codecs_by_name(), "cbor", raising=False)
     with pytest.raises(RouteError, match=r"codec 'cbor' needs a newer cbor2 .*pip install 'cbor2>=6,<7'"):
         reader("cbor")
 
@@ -119,7 +119,7 @@ def _hide(monkeypatch, library):
     monkeypatch.setitem(sys.modules, library, None)
     for name in ("cbor", "msgpack"):
         monkeypatch.delitem(sys.modules, f"core.codecs.{name}", raising=False)
-        monkeypatch.delitem(CODECS, name, raising=False)
+        monkeypatch.delitem(codecs_by_name(), name, raising=False)
     compression._zstandard.cache_clear()
 
 

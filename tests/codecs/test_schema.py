@@ -19,7 +19,7 @@ from core.context import Context
 from core.errors import PayloadError, RouteError, SchemaError
 from core.mqtt.message import Message
 from core.router import Router
-from tests.delivery.worker import running
+from tests.support.memory_worker import running
 
 LIMITS = Limits()
 
@@ -314,8 +314,7 @@ async def test_in_a_batch_a_bad_one_is_refused_alone():
 async def test_limits_are_those_of_the_dispatch():
     router = Router()
     router.on("r", handler)
-    async with running(router) as worker:
-        worker.dispatch.runs.limits = Limits(bytes=10, depth=2)
+    async with running(router, limits=Limits(bytes=10, depth=2)) as worker:
         await worker.send("r", b'"long enough"')
         await worker.send("r", b"[[[1]]]")
         await worker.settled()

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
-from core.database import ambient
+from core.database.current import configured
 from core.model import Model
-from tests.postgres import postgres
+from tests.support.postgres import postgres
 
 
 def url_of(kind: str, folder: Path) -> str:
@@ -34,7 +34,7 @@ async def database(url: str) -> AsyncIterator[str]:
 def statements(database) -> Iterator[list[str]]:
     """The statements that were sent."""
     seen: list[str] = []
-    engine = ambient.database().engine.sync_engine
+    engine = configured().engine.sync_engine
 
     def listen(connection, cursor, statement, parameters, context, executemany):
         seen.append(statement)

@@ -30,11 +30,11 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.orm import column_property, deferred, registry
 
-from core.database import ambient
+from core.database.current import configured
 from core.database.statements.array_insert import array_insert
 from core.database.statements.defaults import maker_of_default
 from core.model import Model
-from tests.postgres import postgres
+from tests.support.postgres import postgres
 
 DIALECT = postgresql.asyncpg.dialect()
 
@@ -77,7 +77,7 @@ def inserts(statements: list[str]) -> list[str]:
 
 
 async def create(model: Any, rows: list[dict[str, Any]]) -> list[Any]:
-    await ambient.database().create_tables(model.__table__.metadata)
+    await configured().create_tables(model.__table__.metadata)
     return await asyncio.gather(*(Model.create(model, **row) for row in rows), return_exceptions=True)
 
 
@@ -160,7 +160,7 @@ async def test_nothing_in_json_is_what_it_is_in_a_single_row(database):
 
 async def test_a_trigger_that_takes_a_row_away_costs_the_others_nothing(database):
     model = model_of(number(), name())
-    await ambient.database().create_tables(model.__table__.metadata)
+    await configured().create_tables(model.__table__.metadata)
     async with Model.session() as session:
         await session.execute(
             text(
@@ -178,7 +178,7 @@ async def test_a_trigger_that_takes_a_row_away_costs_the_others_nothing(database
 
 async def test_keys_that_might_come_back_otherwise_go_the_way_of_sqlalchemy(statements):
     model = model_of(Column("id", BigInteger, primary_key=True), name())
-    await ambient.database().create_tables(model.__table__.metadata)
+    await configured().create_tables(model.__table__.metadata)
     made = await Model.create_many(model, [{"id": True, "name": "a"}, {"id": 2, "name": "b"}])
     assert [one.name for one in made] == ["a", "b"]
     assert "unnest" not in inserts(statements)[0]
@@ -209,7 +209,7 @@ async def test_defaults_are_made_for_each_row_by_itself(database):
 @pytest.mark.parametrize("returning", [True, False])
 async def test_a_default_made_from_its_row_is(database, returning):
     model = model_of(number(), name(), Column("length", Integer, default=lambda c: len(c.get_current_parameters()["name"])))
-    await ambient.database().create_tables(model.__table__.metadata)
+    await configured().create_tables(model.__table__.metadata)
     await Model.create_many(model, [{"name": "a"}, {"name": "bb"}], returning=returning)
     assert [row.length for row in await Model.where(model, order_by=model.id)] == [1, 2]
 

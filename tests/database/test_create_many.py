@@ -8,15 +8,15 @@ import pytest
 from sqlalchemy import delete
 from sqlalchemy.exc import IntegrityError
 
-from core.database import ambient
+from core.database.current import configured
 from core.model import Model
-from tests.database.models import Everything, Meter, Odd, Pair, Plain, Point, Truck
 from tests.database.test_gather import everything
+from tests.support.models import Everything, Meter, Odd, Pair, Plain, Point, Truck
 
 
 @pytest.fixture(autouse=True)
 async def tables(database):
-    await ambient.database().create_tables(Plain.metadata, Odd.metadata)
+    await configured().create_tables(Plain.metadata, Odd.metadata)
 
 
 @pytest.mark.parametrize("number", [0, 1, 1200])

@@ -12,13 +12,13 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from core.database import ambient
+from core.database.current import configured
 from core.database.fault import Fault, fault_of
 from core.errors import DatabaseUnreachableError
 from core.model import Model
-from tests.database.models import Meter, Plain
-from tests.postgres import Postgres, postgres
-from tests.waiting import until
+from tests.support.models import Meter, Plain
+from tests.support.postgres import Postgres, postgres
+from tests.support.waiting import until
 
 
 async def raised(call) -> BaseException:
@@ -30,7 +30,7 @@ async def raised(call) -> BaseException:
 @pytest.fixture
 async def pg():
     Model.configure(postgres().new_database(), pool_size=2, max_overflow=0, pool_timeout=0.1)
-    await ambient.database().create_tables(Plain.metadata)
+    await configured().create_tables(Plain.metadata)
     yield
     await Model.close()
 
@@ -40,7 +40,7 @@ async def run(session, sql: str) -> None:
 
 
 async def test_a_violated_constraint_is_the_messages_fault(database):
-    await ambient.database().create_tables(Plain.metadata)
+    await configured().create_tables(Plain.metadata)
     await Model.create(Meter, serial="a")
     error = await raised(Model.create(Meter, serial="a"))
     assert isinstance(error, IntegrityError)
@@ -123,7 +123,7 @@ async def until_it_fails(session) -> None:
 async def test_a_server_that_stops_is_the_infrastructures_fault_until_it_is_back(how):
     server = Postgres()
     Model.configure(server.new_database())
-    await ambient.database().create_tables(Plain.metadata)
+    await configured().create_tables(Plain.metadata)
     await Model.create(Meter, serial="before")
     async with Model.session() as session:
         await run(session, "SELECT 1")
@@ -148,7 +148,7 @@ async def test_a_server_that_stops_is_the_infrastructures_fault_until_it_is_back
 async def sqlite(tmp_path):
     file = tmp_path / "x.db"
     Model.configure(f"sqlite+aiosqlite:///{file}")
-    await ambient.database().create_tables(Plain.metadata)
+    await configured().create_tables(Plain.metadata)
     yield file
     await Model.close()
 

@@ -12,24 +12,24 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError, StatementError
 from sqlalchemy.orm import Session
 
-from core.database import ambient
+from core.database.current import configured
 from core.database.engine import Database
-from core.database.statements.gather import MOST_ROWS
+from core.database.statements.gather import MAX_ROWS
 from core.database.statements.upsert import upsert_of
 from core.model import Model
-from tests.database.models import Everything, Meter, MeterReading, Odd, Pair, Plain, Point, State, Truck
+from tests.support.models import Everything, Meter, MeterReading, Odd, Pair, Plain, Point, State, Truck
 
 
 @pytest.fixture(autouse=True)
 async def tables(database):
-    await ambient.database().create_tables(Plain.metadata, Odd.metadata)
+    await configured().create_tables(Plain.metadata, Odd.metadata)
 
 
 async def test_calls_that_wait_together_go_out_together(statements):
-    rows = await asyncio.gather(*(Model.create(Meter, serial=f"s{n}", kwh=n / 2) for n in range(MOST_ROWS)))
+    rows = await asyncio.gather(*(Model.create(Meter, serial=f"s{n}", kwh=n / 2) for n in range(MAX_ROWS)))
     inserts = [one for one in statements if one.startswith("INSERT")]
     assert len(inserts) <= 3
-    assert [row.serial for row in rows] == [f"s{n}" for n in range(MOST_ROWS)]
+    assert [row.serial for row in rows] == [f"s{n}" for n in range(MAX_ROWS)]
     assert [row.id for row in rows] == sorted(row.id for row in rows)
     assert {row.site for row in rows} == {"cellar"}
     assert all(row.created_at is not None for row in rows)
@@ -216,7 +216,7 @@ async def test_workers_that_upsert_the_same_rows_in_different_orders_do_not_dead
         await asyncio.gather(*calls)
 
     for _ in range(10):
-        await asyncio.gather(run(ambient.database(), range(50)), run(other, reversed(range(50))))
+        await asyncio.gather(run(configured(), range(50)), run(other, reversed(range(50))))
     assert await Model.count(Meter) == 50
     await other.close()
 
@@ -238,7 +238,7 @@ async def test_several_event_loops_use_one_model(tmp_path):
 
     await Model.close()
     Model.configure(f"sqlite+aiosqlite:///{tmp_path}/loops.db")
-    await ambient.database().create_tables(Plain.metadata)
+    await configured().create_tables(Plain.metadata)
     assert await many("a") == 20
     assert await asyncio.to_thread(asyncio.run, many("b")) == 40
 
@@ -251,7 +251,7 @@ async def test_the_database_goes_away_under_a_gather(database):
         await session.execute(text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"))
     results = await asyncio.gather(*tasks, return_exceptions=True)
     # Connections that were terminated while nobody used them are still in the pool.
-    await ambient.database().engine.dispose()
+    await configured().engine.dispose()
     stored = set(await _serials())
     for number, result in enumerate(results):
         assert isinstance(result, Exception) or f"s{number}" in stored

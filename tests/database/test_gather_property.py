@@ -41,7 +41,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import registry
 
-from core.database import ambient
+from core.database.current import configured
 from core.model import Model
 from tests.database.conftest import url_of
 
@@ -199,7 +199,7 @@ async def leaving(call: Call, made: Any) -> Any:
 async def compare(urls: tuple[str, str], key: str, names: tuple[str, ...], rounds: list[list[Call]]) -> None:
     model = make_model(key, names)
     Model.configure(urls[0])
-    await ambient.database().create_tables(model.__table__.metadata)
+    await configured().create_tables(model.__table__.metadata)
     engine = create_async_engine(urls[1])
     async with engine.begin() as connection:
         await connection.run_sync(model.__table__.metadata.create_all)
@@ -215,7 +215,7 @@ async def compare(urls: tuple[str, str], key: str, names: tuple[str, ...], round
             made = [gathered(model, call, number, own_keys) for call, number in zip(calls, tags, strict=True)]
             tasks = [one if call.cancelled is None else leaving(call, one) for call, one in zip(calls, made, strict=True)]
             results = await asyncio.gather(*tasks, return_exceptions=True)
-            await ambient.database().writes.idle()
+            await configured().writes.idle()
             rows = await Model.where(model)
             there = {row.tag for row in rows}
             assert len(rows) == len(there), "a row was written twice"

@@ -13,16 +13,16 @@ from sqlalchemy import inspect, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import selectinload
 
-from core.database import ambient
+from core.database.current import configured
 from core.errors import DatabaseDisabledError, ModelError
 from core.model import Base, Model, Page
-from tests.database.models import Everything, Meter, MeterReading, Odd, Pair, Plain, Point, State, Truck, Vehicle
-from tests.waiting import until
+from tests.support.models import Everything, Meter, MeterReading, Odd, Pair, Plain, Point, State, Truck, Vehicle
+from tests.support.waiting import until
 
 
 @pytest.fixture(autouse=True)
 async def tables(database: str) -> None:
-    await ambient.database().create_tables(Plain.metadata, Base.metadata)
+    await configured().create_tables(Plain.metadata, Base.metadata)
 
 
 async def test_create_gives_a_committed_detached_and_fully_loaded_row():
@@ -273,7 +273,7 @@ async def test_relationships_load_in_a_session_and_stay_usable():
 async def test_tables_can_be_created_by_many_at_once(url):
     await Model.close()
     Model.configure(url)
-    await asyncio.gather(*(ambient.database().create_tables(Plain.metadata) for _ in range(8)))
+    await asyncio.gather(*(configured().create_tables(Plain.metadata) for _ in range(8)))
     assert await Model.count(Meter) == 0
 
 

@@ -34,8 +34,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import registry, relationship
 
 from core.controller import Controller
-from core.database import ambient
+from core.database.current import DATABASE, configured
 from core.model import Base, Model
+from core.runtime import current
 
 # Each block has models of its own, of the same names.
 pytestmark = pytest.mark.filterwarnings("ignore:This declarative base already contains")
@@ -353,13 +354,13 @@ async def safe_operation(block: Block, out: str) -> None:
     done = await block.call("safe_database_operation")
     assert done["status"] == "success"
     assert [row.device_id for row in done["data"]] == ["a"]
-    database = ambient.current.database
-    ambient.current.database = None
+    in_use = current()[DATABASE]
+    database, in_use.database = in_use.database, None
     try:
         assert (await block.call("safe_database_operation"))["status"] == "warning"
         assert await Model.get_session() is None
     finally:
-        ambient.current.database = database
+        in_use.database = database
 
 
 async def constraint_violation(block: Block, out: str) -> None:
@@ -435,7 +436,7 @@ async def test_block(number: int, database: str, capsys: pytest.CaptureFixture, 
         module = types.ModuleType(f"app.models.{name}")
         setattr(module, model.__name__, model)
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    await ambient.database().create_tables(models.metadata)
+    await configured().create_tables(models.metadata)
     block = Block(source, models)
     await block.run()
     await check(block, capsys.readouterr().out)

@@ -10,8 +10,8 @@ from core.errors import BatchError, DatabaseUnreachableError, RetryLater, RouteE
 from core.handling import outage
 from core.retry import Retry
 from core.router import Router
-from tests.delivery.worker import running
-from tests.waiting import until
+from tests.support.memory_worker import running
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ async def test_later_messages_of_a_key_wait_behind_one_that_is_tried_again(route
 
 
 async def test_an_outage_is_nobodys_dead_letter(router, monkeypatch):
-    monkeypatch.setattr(outage, "FIRST", 0.005)
+    monkeypatch.setattr(outage, "FIRST_PAUSE", 0.005)
     down, runs = [True], []
 
     @router.on("t/<n>", batch=50, retry=Retry(attempts=1))

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from core.delivery.copies import Copies
 from core.mqtt.message import Message
+from core.routing.overlaps import Copies
 from core.transport.connection import Subscription
 from tests.application.conftest import mosquitto, project, publisher  # noqa: F401 - fixtures
 

@@ -8,11 +8,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from core.database import ambient
+from core.codecs.plain import json_ready
+from core.database.current import configured
 from core.handling.replay import every
 from core.model import Model
 from core.records.dead_letter_file import DeadLetterFile
-from core.records.dead_letters import DeadLetter, DeadLetterTable, from_json, json_ready
+from core.records.dead_letter_table import DeadLetterTable
+from core.records.dead_letters import DeadLetter
+from core.records.properties import properties_from_json
 from core.records.tables import metadata
 from tests.database.conftest import url_of
 
@@ -39,8 +42,8 @@ async def make(request, tmp_path):
         yield lambda most=1000: DeadLetterFile(tmp_path / "storage" / "dead.jsonl", most)
         return
     Model.configure(url_of(request.param, tmp_path))
-    await ambient.database().create_tables(metadata)
-    yield lambda most=1000: DeadLetterTable(ambient.database().begin, most)
+    await configured().create_tables(metadata)
+    yield lambda most=1000: DeadLetterTable(configured().begin, most)
     await Model.close()
 
 
@@ -132,5 +135,5 @@ async def test_a_line_that_a_power_cut_left_is_passed_over(tmp_path, caplog):
 
 def test_properties_come_back_as_handlers_know_them():
     properties = {"correlation_data": b"\x00\xff", "user_property": [("a", "1"), ("a", "2")], "content_type": "x"}
-    assert from_json(json_ready(properties)) == properties
-    assert from_json(None) is None
+    assert properties_from_json(json_ready(properties)) == properties
+    assert properties_from_json(None) is None

@@ -8,7 +8,7 @@ from core.handling import deadlines as module
 from core.handling.deadlines import Deadlines
 from core.handling.delivery import Delivery
 from core.mqtt.message import Message
-from tests.waiting import until
+from tests.support.waiting import until
 
 
 def delivery():

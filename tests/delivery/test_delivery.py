@@ -11,14 +11,14 @@ import pytest
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from core.delivery import consumer
+from core.delivery import window
 from core.errors import DatabaseUnreachableError, Reject, RetryLater
 from core.handling import outage
 from core.records.dead_letter_file import DeadLetterFile
 from core.retry import Retry
 from core.router import Router
-from tests.delivery.worker import running
-from tests.waiting import until
+from tests.support.memory_worker import running
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ async def test_no_more_wait_for_their_acknowledgement_behind_a_slow_one_than_the
 
 
 async def test_few_large_messages_are_bounded_too(router, monkeypatch):
-    monkeypatch.setattr(consumer, "MOST_BYTES", 1000)
+    monkeypatch.setattr(window, "MAX_BYTES", 1000)
     go = asyncio.Event()
 
     @router.on("t/<n>", codec="raw", qos=0)
@@ -304,8 +304,8 @@ def unreachable() -> Exception:
     [unreachable(), PoolTimeoutError("pool"), OperationalError("", {}, ConnectionError(), connection_invalidated=True)],
 )
 async def test_an_outage_of_the_database_is_nobodys_dead_letter(router, monkeypatch, caplog, error):
-    monkeypatch.setattr(outage, "FIRST", 0.005)
-    monkeypatch.setattr(outage, "MOST", 0.02)
+    monkeypatch.setattr(outage, "FIRST_PAUSE", 0.005)
+    monkeypatch.setattr(outage, "MAX_PAUSE", 0.02)
     down, runs = [True], []
 
     @router.on("t/<n>", retry=Retry(attempts=2, first=0))
@@ -333,7 +333,7 @@ async def test_an_outage_of_the_database_is_nobodys_dead_letter(router, monkeypa
 
 
 async def test_a_dead_letter_waits_for_its_table_too(router, monkeypatch):
-    monkeypatch.setattr(outage, "FIRST", 0.005)
+    monkeypatch.setattr(outage, "FIRST_PAUSE", 0.005)
 
     @router.on("t")
     async def handle(context):
@@ -366,8 +366,7 @@ async def test_dead_letters_in_a_file_hold_everything(router, tmp_path):
     async def handle(context):
         raise ValueError("häßlich\nzwei")
 
-    async with running(router) as worker:
-        worker.dispatch._dead_letters = file
+    async with running(router, dead_letters=file) as worker:
         for number in range(3):
             await worker.send(f"t/{number}", b'"\xc3\xa4"')
         await worker.settled()

@@ -9,27 +9,27 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from core.database import ambient
+from core.database.current import configured
 from core.errors import BatchError, DatabaseUnreachableError, Reject, RouteError
 from core.handling import outage
 from core.model import Model
 from core.mqtt.message import Message
 from core.records import dedup as dedup_module
-from core.records.packets import MOST_PACKETS, Processed, digest
+from core.records.packets import MAX_PACKETS, Packets, digest
 from core.records.tables import metadata
 from core.retry import Retry
 from core.router import Router
 from tests.database.conftest import url_of
-from tests.database.models import Meter, Plain
-from tests.delivery.worker import running
-from tests.waiting import until
+from tests.support.memory_worker import running
+from tests.support.models import Meter, Plain
+from tests.support.waiting import until
 
 
 @pytest.fixture(params=["sqlite", "postgresql"], autouse=True)
 async def database(request, tmp_path, monkeypatch):
-    monkeypatch.setattr(outage, "FIRST", 0.005)
+    monkeypatch.setattr(outage, "FIRST_PAUSE", 0.005)
     Model.configure(url_of(request.param, tmp_path))
-    await ambient.database().create_tables(Plain.metadata, metadata)
+    await configured().create_tables(Plain.metadata, metadata)
     yield request.param
     await Model.close()
 
@@ -237,7 +237,7 @@ async def test_a_redelivery_of_a_committed_message_is_acknowledged_without_runni
     async with running(router, exactly_once=True) as worker:
         broker = worker.broker
         worker.session.acknowledge = lambda messages: None
-        worker.consumer._acknowledgements._send = lambda messages: None
+        worker.engine.consumer._acknowledgements._send = lambda messages: None
         for number in range(10):
             await worker.send(f"t/{number}", b"%d" % number)
         await until(lambda: worker.ledger.done == 10)
@@ -256,7 +256,7 @@ async def test_a_redelivery_of_a_committed_message_is_acknowledged_without_runni
 async def test_a_commit_whose_answer_was_lost_is_looked_up(router, committed):
     storing(router)
     async with running(router, exactly_once=True) as worker:
-        begin, lose = worker.mode.begin, [True]
+        begin, lose = worker.engine.exactly_once.begin, [True]
 
         @asynccontextmanager
         async def losing():
@@ -272,7 +272,7 @@ async def test_a_commit_whose_answer_was_lost_is_looked_up(router, committed):
                     lose.clear()
                     raise DatabaseUnreachableError("the answer was lost")
 
-        worker.mode.begin = losing
+        worker.engine.exactly_once.begin = losing
         for number in range(5):
             await worker.send(f"t/{number}", b"%d" % number)
         await worker.settled()
@@ -333,7 +333,7 @@ async def test_an_outbox_that_was_not_sent_is_sent_after_the_next_start(router):
         await context["publish"]("answer", context["payload"], qos=1)
 
     async with running(router, exactly_once=True) as worker:
-        await worker.outbox.stop()
+        await worker.engine.exactly_once.outbox.stop()
         for number in range(3):
             await worker.send("t/x", b"%d" % number)
         await worker.settled()
@@ -346,17 +346,17 @@ async def test_an_outbox_that_was_not_sent_is_sent_after_the_next_start(router):
 
 
 async def test_the_record_is_trimmed_to_what_can_still_come_again():
-    processed = Processed(ambient.database().begin, "c", "b")
+    processed = Packets(configured().begin, "c", "b")
     identifiers = 65_535
     numbers = range(0, 3 * identifiers, 5000)
     for start in numbers:
         messages = [Message("t", b"%d" % n, 1, n % identifiers + 1) for n in range(start, start + 5000)]
-        async with ambient.database().writing() as session:
+        async with configured().writing() as session:
             record = await processed.record(session, messages)
         processed.committed(record)
     rows = await count("routemq_processed")
-    assert MOST_PACKETS // 5000 <= rows <= MOST_PACKETS // 5000 * 1.2 + 3
-    loaded = Processed(ambient.database().begin, "c", "b")
+    assert MAX_PACKETS // 5000 <= rows <= MAX_PACKETS // 5000 * 1.2 + 3
+    loaded = Packets(configured().begin, "c", "b")
     await loaded.load()
     loaded.connected(session_present=True)
     last = numbers[-1]
@@ -466,7 +466,7 @@ async def test_keys_are_kept_for_as_long_as_is_said(router, monkeypatch):
         pass
 
     async with running(router, exactly_once=True) as worker:
-        worker.mode.trim = dedup_module.Trim(0.2)
+        worker.engine.exactly_once.trim = dedup_module.Trim(0.2)
         await worker.send("t/1", b'{"id": 1}')
         await worker.settled()
         await asyncio.sleep(0.3)

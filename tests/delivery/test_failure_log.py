@@ -8,7 +8,7 @@ import pytest
 from core.errors import PayloadError
 from core.handling import failure_log as module
 from core.handling.delivery import Delivery
-from core.handling.failure_log import MOST_KINDS, FailureLog
+from core.handling.failure_log import MAX_KINDS, FailureLog
 from core.mqtt.message import Message
 
 
@@ -69,6 +69,6 @@ def test_what_was_not_told_is_told_at_the_next_of_its_kind_and_at_the_end(clock,
 
 def test_the_number_of_kinds_remembered_is_bounded(clock, caplog):
     failures = FailureLog(logging.getLogger("test.failures"))
-    for number in range(MOST_KINDS * 3):
+    for number in range(MAX_KINDS * 3):
         failures.failed(delivery(f"route {number}"), PayloadError("x"), "y")
-    assert len(failures._kinds) == MOST_KINDS
+    assert len(failures._kinds) == MAX_KINDS

@@ -13,8 +13,8 @@ LOG = logging.getLogger("test.outage")
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch):
-    monkeypatch.setattr(module, "FIRST", 0.005)
-    monkeypatch.setattr(module, "MOST", 0.02)
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.005)
+    monkeypatch.setattr(module, "MAX_PAUSE", 0.02)
 
 
 async def run(outage, name, database, log):

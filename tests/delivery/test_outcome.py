@@ -4,7 +4,7 @@ import pytest
 
 from core.database.fault import Fault
 from core.errors import HandlerTimeoutError, PayloadError, Reject, RetryLater, RouteError
-from core.handling.outcome import BURY, DONE, MOST_AGAIN, SIT_OUT, RetryAfter, decide
+from core.handling.outcome import BURY, DONE, MAX_AGAIN, SIT_OUT, RetryAfter, decide
 from core.retry import Retry
 
 PLAIN = Retry(attempts=3, first=1, factor=4, most=10, jitter=False)
@@ -65,9 +65,9 @@ def test_the_infrastructures_faults_are_nobodys_dead_letter(fault):
 def test_a_lost_transaction_runs_again_at_once_without_costing_an_attempt():
     first = after(RuntimeError(), fault=Fault.AGAIN, attempt=3)
     assert first == RetryAfter(0.001, counts=False)
-    later = after(RuntimeError(), fault=Fault.AGAIN, attempt=3, again=MOST_AGAIN - 1)
+    later = after(RuntimeError(), fault=Fault.AGAIN, attempt=3, again=MAX_AGAIN - 1)
     assert later == RetryAfter(1.0, counts=False)
-    assert after(RuntimeError(), fault=Fault.AGAIN, attempt=3, again=MOST_AGAIN) is BURY
+    assert after(RuntimeError(), fault=Fault.AGAIN, attempt=3, again=MAX_AGAIN) is BURY
 
 
 @pytest.mark.parametrize("wrong", [{"attempts": 0}, {"first": -1}, {"factor": 0.5}, {"most": -1}])

@@ -9,21 +9,22 @@ from time import monotonic
 
 import pytest
 
-from core.database import ambient
+from core import rate_limit
+from core.database.current import configured
 from core.errors import CounterUnreachableError, DatabaseUnreachableError, NotYet, RouteError, StartError
 from core.handling import outage
 from core.model import Model
 from core.rate_limit import RateLimit
-from core.rate_limit import limit as limit_module
 from core.rate_limit import windows as windows_module
+from core.rate_limit.counters import counters
 from core.rate_limit.windows import Windows
 from core.records.tables import metadata
 from core.retry import Retry
 from core.router import Router
 from core.testing import TestClient
 from tests.database.conftest import url_of
-from tests.database.models import Meter, Plain
-from tests.delivery.worker import running
+from tests.support.memory_worker import running
+from tests.support.models import Meter, Plain
 
 
 @pytest.fixture
@@ -84,22 +85,22 @@ async def test_many_that_wait_come_back_at_the_pace_of_the_limit(router):
     limit = RateLimit("20/second", excess="wait")
     seen = noting(router, limit)
     asked = 0
-    take = limit._windows.take
+    take = limit.counts.windows.take
 
     def counting(key):
         nonlocal asked
         asked += 1
         return take(key)
 
-    limit._windows.take = counting
+    limit.counts.windows.take = counting
     began = monotonic()
     async with running(router) as worker:
         await send(worker, *(f"t/{number}" for number in range(50)))
         assert 1.5 <= monotonic() - began < 4
         assert sorted(number for _, number in seen) == list(range(50))
     assert asked < 100
-    assert not limit._waiting
-    assert not limit._counted
+    assert not limit.counts.waiting
+    assert not limit.counts.counted
 
 
 async def test_a_key_can_be_a_function_and_its_failure_costs_one_message(router):
@@ -127,7 +128,7 @@ async def test_routes_that_share_a_limit_share_its_counts(router):
 
 
 async def test_a_retry_and_an_outage_do_not_count_again(router, monkeypatch):
-    monkeypatch.setattr(outage, "FIRST", 0.001)
+    monkeypatch.setattr(outage, "FIRST_PAUSE", 0.001)
     errors = [ValueError("once"), DatabaseUnreachableError("away"), DatabaseUnreachableError("away")]
     limit = RateLimit("2/minute")
 
@@ -139,13 +140,13 @@ async def test_a_retry_and_an_outage_do_not_count_again(router, monkeypatch):
     async with running(router, retry=Retry(attempts=2, first=0.001)) as worker:
         await send(worker, "t", "t", "t")
         assert (worker.ledger.done, worker.ledger.dead_lettered) == (2, 1)
-    assert not limit._counted
+    assert not limit.counts.counted
 
 
 @pytest.fixture
 async def database(tmp_path):
     Model.configure(url_of("sqlite", tmp_path))
-    await ambient.database().create_tables(Plain.metadata, metadata)
+    await configured().create_tables(Plain.metadata, metadata)
     yield
     await Model.close()
 
@@ -172,7 +173,7 @@ async def test_a_batch_that_runs_again_counts_once_in_exactly_once_routes(router
 
 
 async def test_a_counter_that_is_away_makes_messages_wait(router, monkeypatch):
-    monkeypatch.setattr(outage, "FIRST", 0.001)
+    monkeypatch.setattr(outage, "FIRST_PAUSE", 0.001)
     answers = [CounterUnreachableError("away"), CounterUnreachableError("away"), True, True, False]
 
     class Counter:
@@ -183,7 +184,7 @@ async def test_a_counter_that_is_away_makes_messages_wait(router, monkeypatch):
                 raise answer
             return answer
 
-    monkeypatch.setattr(limit_module, "_redis", Counter())
+    monkeypatch.setattr(counters(), "redis", Counter())
     seen = noting(router, RateLimit("2/minute", key="device_id"))
     async with running(router) as worker:
         await send(worker, "t/a", "t/a", "t/a")
@@ -226,13 +227,13 @@ def test_windows_count_as_a_list_of_all_times_would():
 
 
 def test_what_is_remembered_has_a_bound(monkeypatch, caplog):
-    monkeypatch.setattr(windows_module, "MOST_KEYS", 100)
+    monkeypatch.setattr(windows_module, "MAX_KEYS", 100)
     windows = Windows(2, 3600, monotonic)
     for number in range(1000):
         assert windows.take(str(number)) == 0
     assert len(windows) == 100
     assert len(caplog.records) == 1
-    monkeypatch.setattr(windows_module, "MOST_STAMPS", 20)
+    monkeypatch.setattr(windows_module, "MAX_STAMPS", 20)
     windows = Windows(15, 3600, monotonic)
     assert [windows.take(key) for key in "abc" for _ in range(15)] == [0] * 45
     assert windows._stamps <= 35
@@ -276,7 +277,7 @@ def test_what_else_cannot_be_is_refused(router, monkeypatch):
         router.on("device/<id>", key, middleware=[RateLimit("1/minute", key="device_id")])
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
     with pytest.raises(StartError, match=r"RATE_LIMIT_URL=redis://x:\*\*\*@host needs the package redis.*pip install"):
-        limit_module.configure("redis://x:secret@host")
+        rate_limit.configure("redis://x:secret@host")
 
 
 @pytest.mark.parametrize("text", ["100/minute", "5 per second", "1000 per 2 hours", " 7/Day "])

@@ -6,17 +6,18 @@ import asyncio
 
 import pytest
 
-from core.database import ambient
+from core.database.current import configured
 from core.errors import SessionTakenOverError
 from core.model import Model
+from core.mqtt.publication import Publication
 from core.records.session_hold import SessionFile, SessionRecord, SessionTable
 from core.records.tables import metadata
 from core.session.session import Session
 from core.transport.brokers.memory import MemoryBroker
 from core.transport.connection import Subscription
 from tests.database.conftest import url_of
-from tests.transport.recorder import Recorder
-from tests.waiting import until
+from tests.support.recorder import Recorder
+from tests.support.waiting import until
 
 
 @pytest.fixture(params=["file", "sqlite", "postgresql"])
@@ -25,8 +26,8 @@ async def store(request, tmp_path):
         yield SessionFile(tmp_path / "storage" / "sessions.json")
         return
     Model.configure(url_of(request.param, tmp_path))
-    await ambient.database().create_tables(metadata)
-    yield SessionTable(ambient.database().begin)
+    await configured().create_tables(metadata)
+    yield SessionTable(configured().begin)
     await Model.close()
 
 
@@ -73,8 +74,8 @@ async def test_stale_filters_are_unsubscribed_from_a_session_that_is_there():
     second = Session(memory.connector("c"), "memory", [Subscription("kept", 1)], stale=["old"])
     second.start(heard)
     await second.connected()
-    memory.publish("old", b"gone", qos=1)
-    memory.publish("kept", b"there", qos=1)
+    memory.publish(Publication("old", b"gone", qos=1))
+    memory.publish(Publication("kept", b"there", qos=1))
     await until(lambda: heard.messages)
     assert heard.bodies == [b"there"]
     await second.stop()

@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from tests.docs.blocks import ROOT, blocks_of, pages
-from tests.worker import clean_environment
+from tests.support.documentation.blocks import ROOT, blocks_of, pages
+from tests.support.documentation.run import run
 
 BLOCKS = [(page, block.line) for page in pages() for block in blocks_of(page)]
-
-
-def run(page: Path, folder: Path) -> dict[int, str]:
-    """Run the blocks of ``page`` in ``folder``, and return the traceback of each by its line, empty where it ran."""
-    report = folder / "report.json"
-    command = [sys.executable, "-m", "tests.docs.page", str(page), str(report)]
-    ended = subprocess.run(
-        command,
-        cwd=folder,
-        env=clean_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stdout
-    return {int(line): f"{said}\n{ended.stdout}" if said else "" for line, said in json.loads(report.read_text()).items()}
 
 
 @pytest.fixture(scope="session")

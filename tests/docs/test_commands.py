@@ -9,8 +9,8 @@ from functools import cache
 
 import pytest
 
-from tests.docs.blocks import ROOT, pages
-from tests.worker import clean_environment
+from tests.support.documentation.blocks import ROOT, pages
+from tests.support.worker import clean_environment
 
 # `python main.py db upgrade`, and what follows the command is an argument where the command has no commands of its own.
 NAMED = re.compile(r"\bpython main\.py(?: +([a-z][a-z-]*))?(?: +([a-z][a-z-]*))?")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.blocks import PageError, blocks_of
-from tests.docs.test_blocks import run
+from tests.support.documentation.blocks import PageError, blocks_of
+from tests.support.documentation.run import run
 
 PAGE = """
 <!-- test: then await client.send("right/1", {"value": 21.5}) -->

@@ -9,8 +9,8 @@ from dataclasses import asdict
 import pytest
 
 from tests.application.conftest import mosquitto, project, publisher  # noqa: F401 - fixtures
-from tests.faults.stream import MODEL, ROUTER, SOAK, Account, Stream, ledger
-from tests.postgres import Postgres
+from tests.support.postgres import Postgres
+from tests.support.stream import MODEL, ROUTER, SOAK, Account, Stream, ledger
 
 
 @pytest.fixture(params=["5", "3.1.1", *(["aiomqtt 5"] if SOAK else [])])

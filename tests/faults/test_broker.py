@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.faults.stream import ROUTER, SOAK, grows
-from tests.postgres import postgres
-from tests.proxy import Proxy
-from tests.waiting import until
+from tests.support.postgres import postgres
+from tests.support.proxy import Proxy
+from tests.support.stream import ROUTER, SOAK, grows
+from tests.support.waiting import until
 
 
 async def test_mosquitto_restarts(streaming, mosquitto):

@@ -8,8 +8,8 @@ import sys
 import psutil
 import pytest
 
-from tests.faults.stream import SOAK, grows
-from tests.waiting import until
+from tests.support.stream import SOAK, grows
+from tests.support.waiting import until
 
 AWAY = 10 if SOAK else 2
 

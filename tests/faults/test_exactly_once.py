@@ -10,12 +10,12 @@ from core.session.session import Session
 from core.transport.connect import connector
 from core.transport.connection import Subscription
 from tests.faults.conftest import a_moment
-from tests.faults.stream import ROUTER, SOAK, grows
 from tests.faults.test_worker import POISONED, UNIQUE, Poisoned
-from tests.postgres import fetch, postgres
+from tests.support.postgres import fetch, postgres
+from tests.support.recorder import Recorder
+from tests.support.stream import ROUTER, SOAK, grows
+from tests.support.waiting import until
 from tests.transport.conftest import options
-from tests.transport.recorder import Recorder
-from tests.waiting import until
 
 ONCE = ROUTER.replace('"n/<source>"', '"n/<source>", delivery="exactly_once"')
 

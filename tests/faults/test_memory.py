@@ -7,11 +7,11 @@ import re
 
 import psutil
 
-from tests.faults.stream import SOAK
-from tests.waiting import until
+from tests.support.stream import SOAK
+from tests.support.waiting import until
 
 MESSAGES = 1_000_000 if SOAK else 60_000
-MOST_MIB = 150
+MAX_MIB = 150
 
 SLOW = """
 import asyncio
@@ -80,6 +80,6 @@ async def test_a_flood_of_qos_0_against_a_slow_handler(project, mosquitto, versi
     fault = {"fault": "QoS 0 flood", "MQTT": version, "times": 1, "sent": MESSAGES, "rows": received(), "dead": 0}
     record_property("fault", fault | {"lost": "-", "repeated": 0, "disordered": 0})
     record_property("grown", f"{grown:.0f} MiB")
-    assert grown < MOST_MIB, f"{grown:.0f} MiB"
+    assert grown < MAX_MIB, f"{grown:.0f} MiB"
     assert "lost" not in worker.output
     assert received() > MESSAGES / 100

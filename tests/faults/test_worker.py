@@ -6,9 +6,9 @@ import json
 import signal
 
 from tests.faults.conftest import a_moment
-from tests.faults.stream import MODEL, ROUTER, SOAK, Stream, grows
-from tests.postgres import postgres
-from tests.waiting import until
+from tests.support.postgres import postgres
+from tests.support.stream import MODEL, ROUTER, SOAK, Stream, grows
+from tests.support.waiting import until
 
 
 async def test_killed_at_random_moments(streaming, mosquitto):

@@ -9,7 +9,7 @@ import pytest
 from core.database.engine import Database
 from core.database.migrations.history import History, application_history
 from tests.application.conftest import project  # noqa: F401 - a fixture
-from tests.postgres import postgres
+from tests.support.postgres import postgres
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

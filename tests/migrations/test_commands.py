@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.postgres import fetch, postgres
-from tests.worker import Project
+from tests.support.postgres import fetch, postgres
+from tests.support.worker import Project
 
 ROUTER = """
     from core.router import Router

@@ -37,7 +37,7 @@ from core.errors import MigrationError
 from core.model import Base
 from tests.migrations.conftest import write
 from tests.migrations.test_migrate import rows, table_named
-from tests.postgres import postgres
+from tests.support.postgres import postgres
 
 
 class Celsius(TypeDecorator[int]):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from core.publisher import Publisher, set_current
+from core.publisher import Publisher, use_publisher
 from core.session import session
 from core.transport.connect import connector
 from tests.application.conftest import project  # noqa: F401 - a fixture
-from tests.mosquitto import Mosquitto
-from tests.requests.device import Devices
+from tests.support.device import Devices
+from tests.support.mosquitto import Mosquitto
 from tests.transport.conftest import options
 
 
@@ -37,16 +37,16 @@ def devices(broker):
 @pytest.fixture
 async def publishing(broker, monkeypatch):
     """Give a function that makes the publisher on which this process's requests go."""
-    monkeypatch.setattr(session, "FIRST", 0.02)
+    monkeypatch.setattr(session, "FIRST_PAUSE", 0.02)
     made = []
 
     def make(version: str = "5") -> Publisher:
         chosen = options(broker.url, version, clean_start=True)
         made.append(Publisher(connector(chosen), chosen.address, "routemq/test/responses"))
-        set_current(made[-1])
+        use_publisher(made[-1])
         return made[-1]
 
     yield make
-    set_current(None)
+    use_publisher(None)
     for one in made:
         await one.stop()

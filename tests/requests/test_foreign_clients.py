@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 
-from tests.worker import ROOT
+from tests.support.worker import ROOT
 
 MOSQUITTO_RR = shutil.which("mosquitto_rr")
 NODE = shutil.which("node")

@@ -8,10 +8,10 @@ from time import monotonic
 import pytest
 
 from core.errors import ConnectionLostError, RequestError, RequestTimeoutError, TopicError
-from core.publisher import publish, set_current
+from core.publisher import publish, use_publisher
 from core.request import request
 from core.session import answers
-from tests.waiting import until
+from tests.support.waiting import until
 
 
 @pytest.fixture(params=["native 5", "aiomqtt 5"])
@@ -21,7 +21,7 @@ def transport(request):
 
 def nothing_is_left(publisher) -> bool:
     held = publisher.answers
-    return not held._by_correlation and not held._lines and held._slots._value == answers.MOST_WAITING
+    return not held._by_correlation and not held._lines and held._slots._value == answers.MAX_WAITING
 
 
 async def test_a_device_answers_on_the_response_topic(devices, publishing, transport):
@@ -148,7 +148,7 @@ async def test_a_filter_that_is_left_and_wanted_again_is_subscribed(devices, pub
 
 
 async def test_what_is_beyond_the_most_waits_for_its_turn(devices, publishing, monkeypatch):
-    monkeypatch.setattr(answers, "MOST_WAITING", 2)
+    monkeypatch.setattr(answers, "MAX_WAITING", 2)
     device, publisher = devices(), publishing()
     silent = [asyncio.create_task(request("devices/1/commands", {"silent": True}, timeout=20)) for _ in range(2)]
     await until(lambda: len(device.heard) == 2)
@@ -216,7 +216,7 @@ async def test_what_cannot_be_asked_is_said(publishing):
         await request("t", {}, reply="$share/g/a")
     with pytest.raises(RequestError, match="correlation_data"):
         await request("t", {}, properties={"correlation_data": b"mine"})
-    set_current(None)
+    use_publisher(None)
     for call in (request("t", {}), publish("t", {})):
         with pytest.raises(RequestError, match=r"bootstrap\.script\.script"):
             await call

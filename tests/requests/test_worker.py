@@ -9,13 +9,14 @@ import sys
 
 import pytest
 
+from core.mqtt.publication import Publication
 from core.session.session import Session
 from core.transport.connect import connector
 from core.transport.connection import Subscription
+from tests.support.recorder import Recorder
+from tests.support.waiting import until
+from tests.support.worker import ROOT
 from tests.transport.conftest import options
-from tests.transport.recorder import Recorder
-from tests.waiting import until
-from tests.worker import ROOT
 
 ASKING = """
     from core.publisher import publish
@@ -60,7 +61,7 @@ async def test_handlers_that_ask_do_not_wait_for_each_other_at_the_receive_maxim
     worker = await made.start().ready()
     heard = await watch("results/#")
     for n in range(60):
-        await heard.publish(f"readings/{n}", b'{"n": %d}' % n, qos=1)
+        await heard.publish(Publication(f"readings/{n}", b'{"n": %d}' % n, qos=1))
     await until(lambda: len({message.topic for message in heard.messages}) == 60)
     assert all(json.loads(message.body) == {"echo": int(message.topic[8:])} for message in heard.messages)
     assert await worker.stop() == 0

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import TopicError
-from core.mqtt.topics import Tree, check_filter, check_topic, covers, matches, parse
+from core.mqtt.topics import check_filter, check_topic, covers, matches, parse
+from core.routing.tree import Tree
 
 LEVELS = ["", "a", "b", "$a", "a.b", "1", "-2", "2.5", "x y", str(uuid.UUID(int=7))]
 TOPICS = st.lists(st.sampled_from(LEVELS), min_size=1, max_size=5).map("/".join).filter(bool)

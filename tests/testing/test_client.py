@@ -9,7 +9,7 @@ from sqlalchemy import Column, Integer, MetaData, String
 from sqlalchemy.orm import registry
 
 from core.controller import Controller
-from core.database import ambient
+from core.database.current import configured
 from core.errors import (
     MessageError,
     NoRouteError,
@@ -47,7 +47,7 @@ class Note(Own):
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def database(request, tmp_path):
     Model.configure(url_of(request.param, tmp_path))
-    await ambient.database().create_tables(Own.metadata, metadata)
+    await configured().create_tables(Own.metadata, metadata)
     yield
     await Model.close()
 

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from tests.postgres import fetch, postgres
-from tests.worker import ROOT, Project
+from tests.support.postgres import fetch, postgres
+from tests.support.worker import ROOT, Project
 
 ROUTER = """
 from app.models.note import Note

@@ -13,8 +13,8 @@ from core.transport.brokers.memory import MemoryBroker
 from core.transport.connect import connector
 from core.transport.connection import Closure
 from core.transport.options import ConnectOptions, parse_url
-from tests.mosquitto import Mosquitto, free_pair, require_mosquitto
-from tests.transport.recorder import Recorder
+from tests.support.mosquitto import Mosquitto, free_pair, require_mosquitto
+from tests.support.recorder import Recorder
 
 _names = count(1)
 

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from core.errors import ConnectionLostError
+from core.mqtt.publication import Publication
 from core.transport.connection import Subscription
-from tests.waiting import until
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from core.transport.connection import Connection
-    from tests.transport.recorder import Recorder
+    from tests.support.recorder import Recorder
 
 
 def one(topic_filter: str = "t/#", qos: int = 1) -> Subscription:
@@ -42,7 +43,7 @@ async def test_a_message_comes_as_it_was_sent(broker):
     out, _ = await broker.open("out", clean_start=True)
     bodies = [b"", b"x", bytes(range(256)), "grüße".encode(), os.urandom(100_000)]
     for number, body in enumerate(bodies):
-        await out.publish(f"t/{number}", body, qos=1)
+        await out.publish(Publication(f"t/{number}", body, qos=1))
     await until(lambda: len(heard.messages) == len(bodies))
     for number, message in enumerate(heard.messages):
         assert (message.topic, message.body, message.qos) == (f"t/{number}", bodies[number], 1)
@@ -55,7 +56,7 @@ async def test_a_message_of_a_megabyte_comes_through(broker):
     _, heard = await broker.open("in", one())
     out, _ = await broker.open("out", clean_start=True)
     body = os.urandom(1024 * 1024)
-    await out.publish("t/big", body, qos=1)
+    await out.publish(Publication("t/big", body, qos=1))
     await until(lambda: heard.messages)
     assert heard.bodies == [body]
 
@@ -64,8 +65,8 @@ async def test_quality_of_service_is_the_lower_of_both(broker):
     _, heard = await broker.open("in", Subscription("a", 0), Subscription("b", 1))
     out, _ = await broker.open("out", clean_start=True)
     for topic in ("a", "b"):
-        await out.publish(topic, b"1", qos=1)
-        await out.publish(topic, b"0", qos=0)
+        await out.publish(Publication(topic, b"1", qos=1))
+        await out.publish(Publication(topic, b"0", qos=0))
     await until(lambda: len(heard.messages) == 4)
     assert sorted((m.topic, m.body, m.qos) for m in heard.messages) == [
         ("a", b"0", 0),
@@ -81,7 +82,7 @@ async def test_what_was_not_acknowledged_comes_again_in_order(broker):
     first, heard = await broker.open("in", one())
     out, _ = await broker.open("out", clean_start=True)
     for number in range(6):
-        await out.publish("t", b"%d" % number, qos=1)
+        await out.publish(Publication("t", b"%d" % number, qos=1))
     await until(lambda: len(heard.messages) == 6)
     first.acknowledge([message.packet_id for message in heard.messages[:2]])
     await first.close()
@@ -104,7 +105,7 @@ async def test_what_comes_while_nobody_is_connected_waits_in_the_session(broker)
     await first.close()
     out, _ = await broker.open("out", clean_start=True)
     for number in range(300):
-        await out.publish("t", b"%d" % number, qos=1)
+        await out.publish(Publication("t", b"%d" % number, qos=1))
     second, later = await broker.open("in", number=2)
     await until(acknowledging(second, later, 300))
     assert later.bodies == [b"%d" % number for number in range(300)]
@@ -116,7 +117,7 @@ async def test_while_reading_is_paused_nothing_comes_and_nothing_is_lost(broker)
     connection.pause_reading()
     connection.pause_reading()
     for number in range(20):
-        await out.publish("t", b"%d" % number, qos=1)
+        await out.publish(Publication("t", b"%d" % number, qos=1))
     await asyncio.sleep(0.1)
     assert heard.messages == []
     connection.resume_reading()
@@ -131,7 +132,7 @@ async def test_no_more_come_unacknowledged_than_the_receive_maximum(broker):
     connection, heard = await broker.open("in", one(), receive_maximum=5)
     out, _ = await broker.open("out", clean_start=True)
     for number in range(12):
-        await out.publish("t", b"%d" % number, qos=1)
+        await out.publish(Publication("t", b"%d" % number, qos=1))
     await until(lambda: len(heard.messages) == 5)
     await asyncio.sleep(0.05)
     assert len(heard.messages) == 5
@@ -148,8 +149,8 @@ async def test_properties_come_through_where_the_version_has_them(broker):
         "correlation_data": b"\x00\xff",
         "user_property": [("a", "1"), ("b", "2"), ("a", "3")],
     }
-    await out.publish("t", b"{}", qos=1, properties=properties)
-    await out.publish("t", b"{}", qos=1)
+    await out.publish(Publication("t", b"{}", qos=1, properties=properties))
+    await out.publish(Publication("t", b"{}", qos=1))
     await until(lambda: len(heard.messages) == 2)
     assert heard.messages[0].properties == (properties if broker.version == "5" else None)
     assert heard.messages[1].properties is None
@@ -157,7 +158,7 @@ async def test_properties_come_through_where_the_version_has_them(broker):
 
 async def test_a_retained_message_is_said_to_be_one_and_does_not_come_again_with_each_connection(broker):
     out, _ = await broker.open("out", clean_start=True)
-    await out.publish("r/x", b"kept", qos=1, retain=True)
+    await out.publish(Publication("r/x", b"kept", qos=1, retain=True))
     await asyncio.sleep(0.05)
     first, heard = await broker.open("in", one("r/#"))
     await until(lambda: heard.messages)
@@ -167,10 +168,10 @@ async def test_a_retained_message_is_said_to_be_one_and_does_not_come_again_with
     if broker.kind in {"memory", "mosquitto native 5", "mosquitto aiomqtt 5"}:
         # "Send only if the subscription is new" is MQTT 5's (3.8.3.1).
         _, again = await broker.open("in", one("r/#"), number=2)
-        await out.publish("r/y", b"new", qos=1)
+        await out.publish(Publication("r/y", b"new", qos=1))
         await until(lambda: again.messages)
         assert again.bodies == [b"new"]
-    await out.publish("r/x", b"", qos=1, retain=True)
+    await out.publish(Publication("r/x", b"", qos=1, retain=True))
 
 
 async def test_a_clean_start_begins_without_the_old_session(broker):
@@ -178,7 +179,7 @@ async def test_a_clean_start_begins_without_the_old_session(broker):
     await first.close()
     second, _ = await broker.open("in", clean_start=True, number=2)
     out, _ = await broker.open("out", clean_start=True)
-    await out.publish("t", b"x", qos=1)
+    await out.publish(Publication("t", b"x", qos=1))
     assert second.listener_.connacks[0].session_present is False
     assert second.listener_.messages == []
 
@@ -187,8 +188,8 @@ async def test_an_unsubscribed_filter_brings_nothing_more(broker):
     connection, heard = await broker.open("in", one("a"), one("b"))
     await connection.unsubscribe(["a"])
     out, _ = await broker.open("out", clean_start=True)
-    await out.publish("a", b"gone", qos=1)
-    await out.publish("b", b"there", qos=1)
+    await out.publish(Publication("a", b"gone", qos=1))
+    await out.publish(Publication("b", b"there", qos=1))
     await until(lambda: heard.messages)
     assert heard.bodies == [b"there"]
 
@@ -204,7 +205,7 @@ async def test_after_the_end_nothing_is_sent_and_nothing_hangs(broker):
     connection.pause_reading()
     connection.resume_reading()
     with pytest.raises(ConnectionLostError):
-        await connection.publish("t", b"x", qos=1)
+        await connection.publish(Publication("t", b"x", qos=1))
     with pytest.raises(ConnectionLostError):
         await connection.subscribe([one()])
 
@@ -213,13 +214,13 @@ async def test_many_acknowledged_in_one_call_are_all_taken(broker):
     connection, heard = await broker.open("in", one())
     out, _ = await broker.open("out", clean_start=True)
     connection.pause_reading()
-    publishing = asyncio.gather(*(out.publish("t", b"%d" % number, qos=1) for number in range(500)))
+    publishing = asyncio.gather(*(out.publish(Publication("t", b"%d" % number, qos=1)) for number in range(500)))
     await publishing
     connection.resume_reading()
     await until(acknowledging(connection, heard, 500))
     assert heard.bodies == [b"%d" % number for number in range(500)]
     await connection.close()
     _, again = await broker.open("in", number=2)
-    await out.publish("t", b"last", qos=1)
+    await out.publish(Publication("t", b"last", qos=1))
     await until(lambda: again.messages)
     assert again.bodies == [b"last"]

@@ -15,14 +15,15 @@ import psutil
 import pytest
 
 from core.errors import BrokerUnreachableError, SettingsError, StartError
+from core.mqtt.publication import Publication
 from core.transport.brokers import embedded as module
 from core.transport.brokers.embedded import EmbeddedBroker, find_running
 from core.transport.connect import connector
 from core.transport.connection import Subscription
-from tests.mosquitto import MOSQUITTO_PUB, Mosquitto, free_pair, require_mosquitto
+from tests.support.mosquitto import MOSQUITTO_PUB, Mosquitto, free_pair, require_mosquitto
+from tests.support.recorder import Recorder
+from tests.support.waiting import until
 from tests.transport.conftest import options
-from tests.transport.recorder import Recorder
-from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -100,7 +101,7 @@ async def test_another_broker_on_the_port_is_used_by_the_version_it_speaks(start
     assert not broker.started_here
     assert (chosen.port, chosen.version) == (other.port, "5")
     connection, heard = await listening(chosen, Subscription("t", 1))
-    await connection.publish("t", b"x", qos=1)
+    await connection.publish(Publication("t", b"x", qos=1))
     await until(lambda: heard.bodies == [b"x"])
     await connection.close()
     other.stop()
@@ -145,7 +146,7 @@ async def test_one_that_died_is_started_again(started, monkeypatch):
     child.kill()
     await until(lambda: child_on(port) not in {None, child})
     connection, heard = await listening(chosen, Subscription("t", 1))
-    await connection.publish("t", b"x", qos=1)
+    await connection.publish(Publication("t", b"x", qos=1))
     await until(lambda: heard.bodies == [b"x"])
     await connection.close()
 

@@ -13,13 +13,13 @@ from core.session.filters import Filters
 from core.session.session import Session
 from core.transport.brokers.memory import MemoryBroker, MemoryConnection
 from core.transport.connection import Deaf, Subscription
-from tests.waiting import until
+from tests.support.waiting import until
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(module, "FIRST", 0.002)
-    monkeypatch.setattr(module, "MOST", 0.01)
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.002)
+    monkeypatch.setattr(module, "MAX_PAUSE", 0.01)
 
 
 class Telling(Deaf):

@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import BrokerUnreachableError, ConnectionLostError, SettingsError
+from core.mqtt.publication import Publication
 from core.transport.connect import connector
 from core.transport.connection import Subscription
 from core.transport.native.wire import BUFFER, Wire
-from tests.mosquitto import Mosquitto
+from tests.support.mosquitto import Mosquitto
+from tests.support.recorder import Recorder
+from tests.support.waiting import until
 from tests.transport.conftest import options
-from tests.transport.recorder import Recorder
-from tests.waiting import until
 
 CONNACK = mqtt5.ConnAckPacket().write()
 
@@ -126,7 +127,7 @@ def test_a_packet_larger_than_the_buffer_makes_it_grow_for_that_long():
 async def test_many_publications_keep_to_the_brokers_receive_maximum():
     async with Server(connack=mqtt5.ConnAckPacket(receive_max=3).write()) as server:
         connection, _ = await server.connection()
-        tasks = [asyncio.create_task(connection.publish("t", b"x", qos=1)) for _ in range(10)]
+        tasks = [asyncio.create_task(connection.publish(Publication("t", b"x", qos=1))) for _ in range(10)]
         await asyncio.sleep(0.05)
         assert server.got.count(b"\x00\x01t") == 3
         await connection.close()
@@ -157,7 +158,7 @@ async def test_a_unix_socket_carries_it_too(tmp_path):
     connection = connector(options(f"unix://{path}"))(heard, 1)
     await connection.open()
     await connection.subscribe([Subscription("t", 1)])
-    await connection.publish("t", b"x", qos=1)
+    await connection.publish(Publication("t", b"x", qos=1))
     await until(lambda: heard.bodies == [b"x"])
     await connection.close()
     broker.stop()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from core.errors import SettingsError
-from core.transport.options import mask, parse_url
+from core.errors import SettingsError, mask
+from core.transport.options import parse_url
 
 
 @pytest.mark.parametrize(

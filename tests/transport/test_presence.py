@@ -9,20 +9,20 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from core.mqtt.publication import Publication
 from core.session import session as module
 from core.session.presence import Presence
 from core.session.session import Session
 from core.transport.brokers.memory import MemoryBroker
 from core.transport.connect import connector
 from core.transport.connection import Subscription
-from core.transport.options import Will
-from tests.mosquitto import Mosquitto
-from tests.proxy import Proxy
+from tests.support.mosquitto import Mosquitto
+from tests.support.proxy import Proxy
+from tests.support.recorder import Recorder
+from tests.support.waiting import until
 from tests.transport.conftest import options
-from tests.transport.recorder import Recorder
-from tests.waiting import until
 
-WILL = Will("status/x", b"offline")
+WILL = Publication("status/x", b"offline", qos=1, retain=True)
 
 
 async def test_the_will_of_a_connection_that_breaks_is_published_and_retained(broker):
@@ -43,7 +43,7 @@ async def test_the_will_is_thrown_away_by_a_disconnect(broker):
     worker, _ = await broker.open("worker", will=WILL)
     await worker.close()
     out, _ = await broker.open("out", clean_start=True)
-    await out.publish("status/after", b"", qos=1)
+    await out.publish(Publication("status/after", b"", qos=1))
     await until(lambda: heard.messages)
     await asyncio.sleep(0.05)
     assert [message.topic for message in heard.messages] == ["status/after"]
@@ -53,7 +53,7 @@ async def test_what_a_connection_publishes_comes_behind_the_will_of_the_one_that
     _, heard = await broker.open("watcher", Subscription("status/#", 1))
     await broker.open("worker", will=WILL)
     again, _ = await broker.open("worker", number=2, will=WILL)
-    await again.publish("status/x", b"online", qos=1, retain=True)
+    await again.publish(Publication("status/x", b"online", qos=1, retain=True))
     await until(lambda: b"online" in heard.bodies)
     await asyncio.sleep(0.2)
     # MQTT 5, 3.1.2.5 asks for the will; Mosquitto 2.0.11 and rumqttd leave it out, which is as well.
@@ -65,7 +65,7 @@ async def test_what_a_connection_publishes_comes_behind_the_will_of_the_one_that
 async def later_forgets(broker) -> None:
     """One Mosquitto serves all tests, and keeps what is retained."""
     out, _ = await broker.open("out", clean_start=True)
-    await out.publish("status/x", b"", qos=1, retain=True)
+    await out.publish(Publication("status/x", b"", qos=1, retain=True))
 
 
 def statuses(heard: Recorder) -> list[str]:
@@ -75,7 +75,7 @@ def statuses(heard: Recorder) -> list[str]:
 @pytest.fixture
 async def watched(tmp_path, monkeypatch):
     """Give a Mosquitto, and what a watcher hears on its status topic."""
-    monkeypatch.setattr(module, "FIRST", 0.02)
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.02)
     broker = Mosquitto(tmp_path).start()
     heard = Recorder()
     watcher = Session(connector(options(broker.url, clean_start=True)), broker.url, [Subscription("status/#", 1)])
@@ -144,14 +144,14 @@ async def test_online_follows_the_will_of_a_connection_that_the_broker_still_bel
 
 @pytest.mark.parametrize("version", ["native 5", "aiomqtt 5"])
 async def test_a_refused_status_is_told_once_and_the_worker_goes_on(tmp_path, monkeypatch, version, caplog):
-    monkeypatch.setattr(module, "FIRST", 0.02)
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.02)
     (tmp_path / "acl").write_text("topic readwrite open/#\n")
     broker = Mosquitto(tmp_path, f"acl_file {tmp_path}/acl").start()
     session = with_status(options(broker.url, version), Subscription("open/#", 1))
     heard = Recorder()
     session.start(heard)
     await until(lambda: "the status on status/w is told no more" in caplog.text)
-    await session.publish("open/x", b"x", qos=1)
+    await session.publish(Publication("open/x", b"x", qos=1))
     await until(lambda: heard.bodies == [b"x"])
     await asyncio.sleep(0.2)
     assert len(heard.connacks) <= 2

@@ -11,21 +11,22 @@ from dataclasses import replace
 import pytest
 
 from core.errors import BrokerRefusedError, BrokerUnreachableError, SessionTakenOverError
+from core.mqtt.publication import Publication
 from core.session import session as module
 from core.session.session import Session
 from core.transport.brokers.memory import MemoryBroker
 from core.transport.connect import connector
 from core.transport.connection import Subscription
-from tests.mosquitto import Mosquitto, free_port
+from tests.support.mosquitto import Mosquitto, free_port
+from tests.support.recorder import Recorder
+from tests.support.waiting import until
 from tests.transport.conftest import options
-from tests.transport.recorder import Recorder
-from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(module, "FIRST", 0.02)
-    monkeypatch.setattr(module, "MOST", 0.2)
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(module, "MAX_PAUSE", 0.2)
 
 
 def lines(caplog) -> list[str]:
@@ -61,18 +62,18 @@ async def test_after_the_broker_was_away_the_session_goes_on(tmp_path, opened, v
     await asyncio.wait_for(session.connected(), 10)
     out = opened(connector(options(broker.url, version, clean_start=True)))
     out.start(Recorder())
-    await out.publish("t", b"before", qos=1)
+    await out.publish(Publication("t", b"before", qos=1))
     await until(lambda: heard.bodies == [b"before"])
     session.acknowledge(heard.messages)
     await asyncio.to_thread(getattr(broker, how))
     await until(lambda: heard.losses == 1)
-    pending = asyncio.create_task(out.publish("t", b"while away", qos=1))
+    pending = asyncio.create_task(out.publish(Publication("t", b"while away", qos=1)))
     await until(lambda: len(lines(caplog)) >= 2)
     await asyncio.to_thread(broker.start)
     await asyncio.wait_for(pending, 20)
     await asyncio.wait_for(session.connected(), 20)
     # A killed broker may have forgotten the session, and with it the message published before that was made anew.
-    await out.publish("t", b"after", qos=1)
+    await out.publish(Publication("t", b"after", qos=1))
     await until(lambda: heard.bodies[-1] == b"after")
     assert how == "kill" or heard.bodies == [b"before", b"while away", b"after"]
     own = [line for line in lines(caplog) if chosen.address in line]
@@ -95,7 +96,7 @@ async def test_a_broker_that_lost_the_session_is_told_the_subscriptions_again(tm
     await until(lambda: len(heard.connacks) == 2)
     assert heard.connacks[1].session_present is False
     await session.connected()
-    await session.publish("t", b"x", qos=1)
+    await session.publish(Publication("t", b"x", qos=1))
     await until(lambda: heard.bodies == [b"x"])
     await session.stop()
     await asyncio.to_thread(broker.stop)
@@ -238,7 +239,7 @@ async def test_a_pause_longer_than_the_keep_alive_keeps_the_connection(tmp_path,
     session.pause_reading()
     out = opened(connector(options(broker.url, version, clean_start=True)))
     out.start(Recorder())
-    await out.publish("t", b"x", qos=1)
+    await out.publish(Publication("t", b"x", qos=1))
     await asyncio.sleep(8)
     assert (heard.losses, heard.messages) == (0, [])
     session.resume_reading()
@@ -275,7 +276,7 @@ async def test_a_pause_outlasts_a_reconnect():
     memory.drop_connections()
     await until(lambda: len(heard.connacks) == 2)
     await session.connected()
-    memory.publish("t", b"x", qos=1)
+    memory.publish(Publication("t", b"x", qos=1))
     assert heard.messages == []
     session.resume_reading()
     await until(lambda: heard.bodies == [b"x"])
@@ -288,7 +289,7 @@ async def test_only_messages_of_the_present_connection_are_acknowledged():
     session = Session(memory.connector("c"), "memory", [Subscription("t", 1)])
     session.start(heard)
     await session.connected()
-    memory.publish("t", b"x", qos=1)
+    memory.publish(Publication("t", b"x", qos=1))
     memory.drop_connections()
     await until(lambda: len(heard.messages) == 2)
     session.acknowledge(heard.messages[:1])
@@ -303,8 +304,8 @@ async def test_a_message_too_large_for_the_broker_is_refused_and_the_next_one_go
     session = opened(connector(options(broker.url)))
     session.start(Recorder())
     with pytest.raises(BrokerRefusedError, match="2,000"):
-        await asyncio.wait_for(session.publish("t", b"x" * 10_000, qos=1), 10)
-    await asyncio.wait_for(session.publish("t", b"x", qos=1), 10)
+        await asyncio.wait_for(session.publish(Publication("t", b"x" * 10_000, qos=1)), 10)
+    await asyncio.wait_for(session.publish(Publication("t", b"x", qos=1)), 10)
     await session.stop()
     broker.stop()
 
@@ -316,7 +317,7 @@ async def test_refused_subscriptions_are_told_and_the_others_stand(tmp_path, ope
     session = opened(connector(replace(options(broker.url))), Subscription("open/x", 1), Subscription("closed/x", 1))
     session.start(heard)
     await session.connected()
-    await session.publish("open/x", b"x", qos=1)
+    await session.publish(Publication("open/x", b"x", qos=1))
     await until(lambda: heard.bodies == [b"x"])
     await session.stop()
     broker.stop()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 
+from core.mqtt.publication import Publication
 from core.session.presence import Presence
 from core.session.session import Session
 from core.transport.brokers.memory import MemoryBroker, MemoryConnection
 from core.transport.connection import Subscription
-from tests.transport.recorder import Recorder
-from tests.waiting import until
+from tests.support.recorder import Recorder
+from tests.support.waiting import until
 
 
 class Slow(MemoryConnection):
@@ -85,7 +86,7 @@ async def test_who_starts_paused_reads_suback_of_a_new_session_and_no_backlog_of
     await until(lambda: not Slow.made[1].reading)
     # It is at work on the backlog: online, and publishing, before SUBACK.
     await until(lambda: [message.topic for message in watcher.messages] == ["status"])
-    await asyncio.wait_for(again.publish("status", b"x", qos=1), 5)
+    await asyncio.wait_for(again.publish(Publication("status", b"x", qos=1)), 5)
     confirmed = asyncio.create_task(again.connected())
     await asyncio.sleep(0)
     assert again.stands

@@ -12,12 +12,13 @@ from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
 
 from core.errors import BrokerRefusedError, BrokerUnreachableError, SettingsError
+from core.mqtt.publication import Publication
 from core.transport.connect import connector
 from core.transport.connection import Subscription
-from tests.mosquitto import Mosquitto
+from tests.support.mosquitto import Mosquitto
+from tests.support.recorder import Recorder
+from tests.support.waiting import until
 from tests.transport.conftest import options
-from tests.transport.recorder import Recorder
-from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ async def exchange(chosen) -> None:
         await connection.subscribe([Subscription("t", 1)])
         body = b"x" * 200_000
         for _ in range(5):
-            await connection.publish("t", body, qos=1)
+            await connection.publish(Publication("t", body, qos=1))
         await until(lambda: len(heard.messages) == 5)
         connection.acknowledge([message.packet_id for message in heard.messages])
         assert set(heard.bodies) == {body}

@@ -14,6 +14,7 @@ from core.database.engine import Database, enforce_foreign_keys
 from core.database.migrations.compare import differences
 from core.database.migrations.history import in_turn
 from core.database.migrations.scratch import scratch
+from core.database.pool import PoolOptions
 from core.errors import MigrationError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("routemq.database")
 
 _LOCK = 0x526F7574654D52
-_MOST_TOLD = 5
+_MAX_TOLD = 5
 
 
 async def at(database: Database, history: History) -> tuple[str, ...]:
@@ -107,7 +108,7 @@ async def _alone(database: Database) -> AsyncIterator[AsyncConnection]:
     """
     if not database.is_sqlite:
         # Both of them new: a pool of one would have the one wait for the other, and what a migration has SET ends with it.
-        own = Database(database.url.render_as_string(hide_password=False), pool_size=2, max_overflow=0)
+        own = Database(database.url.render_as_string(hide_password=False), PoolOptions(pool_size=2, max_overflow=0))
         try:
             async with own.engine.connect() as guard, own.engine.connect() as connection:
                 if own.url.get_backend_name() == "postgresql":
@@ -235,5 +236,5 @@ def _there(connection: Connection, metadata: MetaData) -> set[str]:
 
 def few(names: list[str]) -> str:
     """Give the first few, and how many more there are."""
-    rest = len(names) - _MOST_TOLD
-    return "; ".join(names[:_MOST_TOLD]) + (f"; and {rest} more" if rest > 0 else "")
+    rest = len(names) - _MAX_TOLD
+    return "; ".join(names[:_MAX_TOLD]) + (f"; and {rest} more" if rest > 0 else "")

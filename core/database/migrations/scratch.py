@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from core.database.engine import Database, enforce_foreign_keys
+from core.database.pool import PoolOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -69,7 +70,7 @@ async def _schema(database: Database, name: str) -> AsyncIterator[AsyncConnectio
 
 def _of_its_own(database: Database, name: str | None = None) -> Database:
     url = database.url if name is None else database.url.set(database=name)
-    return Database(url.render_as_string(hide_password=False), pool_size=1, max_overflow=0)
+    return Database(url.render_as_string(hide_password=False), PoolOptions(pool_size=1, max_overflow=0))
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from sqlalchemy import inspect
 
 from core.database.mapping import sortable_key
 from core.database.statements.find import find_of
-from core.database.statements.gather import MOST_KEY_SETS, Kind
+from core.database.statements.gather import MAX_KEY_SETS, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -86,13 +86,13 @@ class Delete(_ByKey):
         return [row is not None for row in rows]
 
 
-@lru_cache(MOST_KEY_SETS)
+@lru_cache(MAX_KEY_SETS)
 def update_of(model: Any) -> Update:
     """Give the kind, the same one each time."""
     return Update(model)
 
 
-@lru_cache(MOST_KEY_SETS)
+@lru_cache(MAX_KEY_SETS)
 def delete_of(model: Any) -> Delete:
     """Give the kind, the same one each time."""
     return Delete(model)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import inspect, select, tuple_
 
 from core.database.mapping import key_tuple
-from core.database.statements.gather import MOST_KEY_SETS, Kind
+from core.database.statements.gather import MAX_KEY_SETS, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -65,7 +65,7 @@ class Find(Kind):
         return rows
 
 
-@lru_cache(MOST_KEY_SETS)
+@lru_cache(MAX_KEY_SETS)
 def find_of(model: Any) -> Find:
     """Give the kind, the same one each time."""
     return Find(model)

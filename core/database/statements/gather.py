@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
 
-MOST_ROWS = 500
+MAX_ROWS = 500
 """Rows of one kind in one statement."""
 
 
@@ -89,12 +89,12 @@ class _Line:
             self._task = None
 
     def _take(self) -> list[_Part]:
-        """Take what waits, at most MOST_ROWS of each kind, in order; callers that were cancelled meanwhile are left out."""
+        """Take what waits, at most MAX_ROWS of each kind, in order; callers that were cancelled meanwhile are left out."""
         parts = []
         for kind, waiting in list(self._waiting.items()):
             taken: list[_Call] = []
             if kind.mingles:
-                while waiting and len(taken) < MOST_ROWS:
+                while waiting and len(taken) < MAX_ROWS:
                     call = waiting.popleft()
                     if not call.result.done():
                         taken.append(call)
@@ -105,7 +105,7 @@ class _Line:
                 continue
             kept: deque[_Call] = deque()
             seen = set()
-            while waiting and len(taken) < MOST_ROWS:
+            while waiting and len(taken) < MAX_ROWS:
                 call = waiting.popleft()
                 if call.result.done():
                     continue
@@ -184,4 +184,4 @@ class Gather:
             await line.idle()
 
 
-MOST_KEY_SETS = 1024
+MAX_KEY_SETS = 1024

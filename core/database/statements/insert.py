@@ -9,7 +9,7 @@ from sqlalchemy import Integer, insert, inspect
 
 from core.database.mapping import key_names
 from core.database.statements.array_insert import ArrayInsert, array_insert
-from core.database.statements.gather import MOST_KEY_SETS, Kind
+from core.database.statements.gather import MAX_KEY_SETS, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -75,7 +75,7 @@ def _number(row: Any) -> int:
     return int(number)
 
 
-@lru_cache(MOST_KEY_SETS)
+@lru_cache(MAX_KEY_SETS)
 def insert_of(model: Any, keys: tuple[str, ...]) -> Insert:
     """Give the kind, the same one each time."""
     return Insert(model, keys)

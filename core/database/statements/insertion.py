@@ -13,7 +13,7 @@ from sqlalchemy import ClauseElement, insert
 
 from core.database.mapping import mapper_of
 from core.database.statements.copy import copy_rows
-from core.database.statements.gather import MOST_KEY_SETS, MOST_ROWS
+from core.database.statements.gather import MAX_KEY_SETS, MAX_ROWS
 from core.database.statements.insert import Insert, insert_of
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Insertion(NamedTuple):
     unless_none: tuple[str, ...]
 
 
-@lru_cache(MOST_KEY_SETS)
+@lru_cache(MAX_KEY_SETS)
 def insertion_of(model: Any, keys: tuple[str, ...]) -> Insertion | None:
     """Give how rows with values for ``keys`` are inserted; None where that would pass over something of the model's own."""
     columns, with_default = _plain(model)
@@ -54,7 +54,7 @@ def insertion_of(model: Any, keys: tuple[str, ...]) -> Insertion | None:
     return Insertion(insert_of(model, keys), tuple(key for key in keys if key in with_default))
 
 
-@lru_cache(MOST_KEY_SETS)
+@lru_cache(MAX_KEY_SETS)
 def _plain(model: Any) -> tuple[frozenset[str] | None, frozenset[str]]:
     """Give the names of the columns of ``model``, and of those with a default that cannot tell None from nothing (JSON can).
 
@@ -139,5 +139,5 @@ async def insert_only(session: AsyncSession, model: type[Any], rows: list[dict[s
     """Insert ``rows``, which have values for the same columns; ``alone`` if the transaction is to hold nothing else."""
     if session.get_bind().dialect.name == "postgresql" and await copy_rows(session, model, rows, alone=alone):
         return
-    for start in range(0, len(rows), MOST_ROWS):
-        await session.execute(insert(model), rows[start : start + MOST_ROWS])
+    for start in range(0, len(rows), MAX_ROWS):
+        await session.execute(insert(model), rows[start : start + MAX_ROWS])

@@ -9,7 +9,7 @@ from sqlalchemy import inspect
 from sqlalchemy.dialects import postgresql, sqlite
 
 from core.database.mapping import key_names, sortable
-from core.database.statements.gather import MOST_KEY_SETS, Kind
+from core.database.statements.gather import MAX_KEY_SETS, Kind
 from core.errors import ModelError
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Upsert(Kind):
         return rows
 
 
-@lru_cache(MOST_KEY_SETS)
+@lru_cache(MAX_KEY_SETS)
 def upsert_of(model: Any, keys: tuple[str, ...], on: tuple[str, ...], backend: str) -> Upsert:
     """Give the kind, the same one each time."""
     return Upsert(model, keys, on, backend)

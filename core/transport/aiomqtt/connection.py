@@ -19,7 +19,8 @@ from core.errors import (
     ConnectionLostError,
     one_line,
 )
-from core.mqtt.message import Message, Properties
+from core.mqtt.message import Message
+from core.mqtt.publication import Publication
 from core.transport.aiomqtt.properties import from_paho, to_paho
 from core.transport.aiomqtt.socket import PahoSocket
 from core.transport.connection import Closure, Connack, Connection
@@ -38,12 +39,12 @@ if TYPE_CHECKING:
 
 PUBACK = 0x40
 DISCONNECT = b"\xe0\x00"
-MOST_CLOSING = 3.0
+MAX_CLOSING = 3.0
 """Seconds that a broker is given to hang up after DISCONNECT."""
 PACKET_TOO_LARGE = 0x95
 SUBACK_TIMEOUT = 600.0
 """Seconds to wait for SUBACK: what the broker has collected for the session may come before it."""
-MOST_PUBLISHING = 500
+MAX_PUBLISHING = 500
 """Own messages under way at once; a broker may ask for fewer (MQTT 5, Receive Maximum)."""
 
 
@@ -76,7 +77,7 @@ class AiomqttConnection(Connection):
         self._loop = asyncio.get_running_loop()
         self._closed: asyncio.Future[Closure] = self._loop.create_future()
         self._publishing: dict[int, asyncio.Future[None]] = {}
-        self._slots = asyncio.Semaphore(MOST_PUBLISHING)
+        self._slots = asyncio.Semaphore(MAX_PUBLISHING)
         self._maximum_packet_size: int | None = None
         self._identifiers = False
         self._refusal: ReasonCode | None = None
@@ -107,7 +108,7 @@ class AiomqttConnection(Connection):
                 self._version.known = version
                 self._maximum_packet_size = connack.maximum_packet_size
                 self._identifiers = connack.subscription_identifiers
-                self._slots = asyncio.Semaphore(min(connack.receive_maximum, MOST_PUBLISHING))
+                self._slots = asyncio.Semaphore(min(connack.receive_maximum, MAX_PUBLISHING))
                 return connack
         raise AssertionError("unreachable")
 
@@ -328,10 +329,9 @@ class AiomqttConnection(Connection):
         finally:
             task.cancel()
 
-    async def publish(
-        self, topic: str, body: bytes, *, qos: int = 0, retain: bool = False, properties: Properties | None = None
-    ) -> None:
+    async def publish(self, publication: Publication) -> None:
         """Publish, with a bounded number of messages under way."""
+        topic, body, qos, retain, properties = publication
         most = self._maximum_packet_size
         # Without the properties, which are seldom what makes a packet too large.
         if most is not None and len(topic.encode()) + len(body) + 5 > most:
@@ -375,7 +375,7 @@ class AiomqttConnection(Connection):
             self._paho._packet_queue(PUBACK, DISCONNECT, 0, 0)  # noqa: SLF001
             self.resume_reading()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(MOST_CLOSING):
+                async with asyncio.timeout(MAX_CLOSING):
                     await self.closed()
         self._closing = True
         self._end(Closure("closed"))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import BrokerUnreachableError, SettingsError, StartError, one_line
+from core.retry import Pauses
 from core.transport.brokers.probe import Answer, probe
 
 if TYPE_CHECKING:
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("routemq.transport")
 
-MOST_PAYLOAD = 64 * 1024 * 1024
-MOST_INFLIGHT = 1000
+MAX_PAYLOAD = 64 * 1024 * 1024
+MAX_INFLIGHT = 1000
 WATCH_EVERY = 1.0
+MAX_PAUSE = 30.0
 
 _LISTENER = """
 [{kind}.1]
@@ -99,7 +101,7 @@ class EmbeddedBroker:
 
         assert self._config is not None  # noqa: S101 - start() came before
         config = Path(self._config.name) / "rumqttd.toml"
-        limits = {"payload": MOST_PAYLOAD, "inflight": MOST_INFLIGHT, "host": self._host}
+        limits = {"payload": MAX_PAYLOAD, "inflight": MAX_INFLIGHT, "host": self._host}
         config.write_text(
             _CONFIG
             + _LISTENER.format(kind="v4", port=self.port, **limits)
@@ -122,18 +124,17 @@ class EmbeddedBroker:
 
     async def _watch(self) -> None:
         """Start the broker again should it end; the session reconnects by itself."""
-        pause = WATCH_EVERY
+        pauses = Pauses(WATCH_EVERY, MAX_PAUSE)
         while True:
-            await asyncio.sleep(pause)
+            await asyncio.sleep(pauses.next())
             if self._broker is not None and self._broker.is_running:
-                pause = WATCH_EVERY
+                pauses.reset()
                 continue
             log.error("the embedded broker has ended, starting it again")
             try:
                 await self._launch()
             except StartError as error:
                 log.error("%s", error)  # noqa: TRY400 - the error says it all
-                pause = min(pause * 2, 30)
 
     async def stop(self) -> None:
         """Stop the broker, if it is this process's own."""

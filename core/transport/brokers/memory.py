@@ -15,11 +15,10 @@ from core.transport.connection import Closure, Connack, Connection
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from core.mqtt.message import Properties
+    from core.mqtt.publication import Publication
     from core.transport.connection import Connect, Listener, Subscription
-    from core.transport.options import Will
 
-MOST_REMEMBERED = 10_000
+MAX_REMEMBERED = 10_000
 
 
 class _MemorySession:
@@ -43,14 +42,14 @@ class MemoryBroker:
     """
 
     def __init__(self) -> None:
-        self.published: deque[Message] = deque(maxlen=MOST_REMEMBERED)
-        self.acknowledged: deque[int] = deque(maxlen=MOST_REMEMBERED)
+        self.published: deque[Publication] = deque(maxlen=MAX_REMEMBERED)
+        self.acknowledged: deque[int] = deque(maxlen=MAX_REMEMBERED)
         self.up = True
         self._sessions: dict[str, _MemorySession] = {}
         self._retained: dict[str, Message] = {}
 
     def connector(
-        self, client_id: str, *, clean_start: bool = False, receive_maximum: int = 65_535, will: Will | None = None
+        self, client_id: str, *, clean_start: bool = False, receive_maximum: int = 65_535, will: Publication | None = None
     ) -> Connect:
         """Give what makes connections of the client ``client_id`` to this broker."""
 
@@ -61,10 +60,9 @@ class MemoryBroker:
 
         return connect
 
-    def publish(
-        self, topic: str, body: bytes, *, qos: int = 0, retain: bool = False, properties: Properties | None = None
-    ) -> None:
+    def publish(self, publication: Publication) -> None:
         """Publish from outside, as a device would."""
+        topic, body, qos, retain, properties = publication
         check_topic(topic)
         if retain and body:
             self._retained[topic] = Message(topic, body, qos, 0, 0, properties, retain=True)
@@ -128,7 +126,7 @@ class MemoryConnection(Connection):
         receive_maximum: int,
         listener: Listener,
         number: int,
-        will: Will | None = None,
+        will: Publication | None = None,
     ) -> None:
         self.listener = listener
         self.number = number
@@ -176,13 +174,11 @@ class MemoryConnection(Connection):
         for topic_filter in topic_filters:
             self._standing().subscriptions.pop(topic_filter, None)
 
-    async def publish(
-        self, topic: str, body: bytes, *, qos: int = 0, retain: bool = False, properties: Properties | None = None
-    ) -> None:
+    async def publish(self, publication: Publication) -> None:
         """Publish."""
         self._standing()
-        self._broker.published.append(Message(topic, body, qos, 0, 0, properties, retain=retain))
-        self._broker.publish(topic, body, qos=qos, retain=retain, properties=properties)
+        self._broker.published.append(publication)
+        self._broker.publish(publication)
 
     def acknowledge(self, packet_ids: Sequence[int]) -> None:
         """Forget the messages, and take more."""
@@ -213,7 +209,7 @@ class MemoryConnection(Connection):
                 self._session.connection = None
             self.listener.disconnected()
             if self._will is not None:
-                self._broker.publish(self._will.topic, self._will.body, qos=self._will.qos, retain=self._will.retain)
+                self._broker.publish(self._will)
 
     async def closed(self) -> Closure:
         """Wait for the end."""

@@ -12,6 +12,7 @@ import mqtt5
 
 from core.errors import BrokerRefusedError, BrokerUnreachableError, ConnectionLostError, one_line
 from core.mqtt.message import Message
+from core.mqtt.publication import Publication
 from core.transport.connection import Closure, Connack, Connection
 from core.transport.native.properties import from_packet, to_packet
 from core.transport.native.wire import Wire
@@ -21,13 +22,12 @@ from core.transport.tls import tls_context
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from core.mqtt.message import Properties
     from core.transport.connection import Listener, Subscription
-    from core.transport.options import ConnectOptions, Will
+    from core.transport.options import ConnectOptions
 
-MOST_PUBLISHING = 500
+MAX_PUBLISHING = 500
 """Own messages under way at once; a broker may ask for fewer (MQTT 5, Receive Maximum)."""
-MOST_CLOSING = 3.0
+MAX_CLOSING = 3.0
 """Seconds that a broker is given to hang up after DISCONNECT."""
 PACKET_TOO_LARGE = 0x95
 
@@ -50,7 +50,7 @@ class NativeConnection(Connection):
         # Answers to PUBLISH, SUBSCRIBE and UNSUBSCRIBE, by packet identifier: one space for all of them (MQTT 5, 2.2.1).
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._next_id = 0
-        self._slots = asyncio.Semaphore(MOST_PUBLISHING)
+        self._slots = asyncio.Semaphore(MAX_PUBLISHING)
         self._maximum_packet_size: int | None = None
         self._identifiers = True
         self._wire: Wire | None = None
@@ -83,7 +83,7 @@ class NativeConnection(Connection):
             self._release()
             raise
         self._keepalive = connack.server_keep_alive or options.keepalive
-        self._slots = asyncio.Semaphore(min(connack.receive_max, MOST_PUBLISHING))
+        self._slots = asyncio.Semaphore(min(connack.receive_max, MAX_PUBLISHING))
         self._maximum_packet_size = connack.max_packet_size
         self._identifiers = connack.subscription_id_available
         self._timer = self._loop.call_later(self._keepalive / 2, self._keep_alive)
@@ -257,10 +257,9 @@ class NativeConnection(Connection):
         """Unsubscribe in one packet."""
         await self._ask(lambda packet_id: mqtt5.UnsubscribePacket(packet_id, list(topic_filters)).write())
 
-    async def publish(
-        self, topic: str, body: bytes, *, qos: int = 0, retain: bool = False, properties: Properties | None = None
-    ) -> None:
+    async def publish(self, publication: Publication) -> None:
         """Publish, with a bounded number of messages under way."""
+        topic, body, qos, retain, properties = publication
         options = to_packet(properties) if properties else {}
         async with self._slots:
             wire = self._wire
@@ -359,7 +358,7 @@ class NativeConnection(Connection):
             self._transport.write(_DISCONNECT)
             self.resume_reading()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(MOST_CLOSING):
+                async with asyncio.timeout(MAX_CLOSING):
                     await self.closed()
         self._closing = True
         self._end(Closure("closed"))
@@ -374,7 +373,7 @@ class NativeConnection(Connection):
             self._transport.abort()
 
 
-def _will(will: Will) -> mqtt5.Will:
+def _will(will: Publication) -> mqtt5.Will:
     return mqtt5.Will(will.topic, payload=will.body, qos=mqtt5.QoS(will.qos), retain=will.retain)
 
 

@@ -1,0 +1,1 @@
+"""The AsyncAPI document as one HTML page, for people."""

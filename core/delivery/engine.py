@@ -1,0 +1,184 @@
+"""Everything between a session with a broker and a database, put together once."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from core.codecs.limits import DEFAULT, Limits
+from core.delivery.acknowledge import Acknowledgements
+from core.delivery.consumer import Consumer, Intake
+from core.delivery.ledger import Ledger
+from core.delivery.transactions import ExactlyOnce
+from core.delivery.window import Reading, Window
+from core.errors import StartError
+from core.handling.burial import Burial
+from core.handling.dispatch import Dispatch
+from core.handling.runner import Runner
+from core.periodic import Job, Periodic
+from core.records.claims import ClaimTable
+from core.records.outbox import Outbox
+from core.records.packets import Packets
+from core.retry import Retry
+from core.routing.overlaps import Copies
+from core.runtime.clock import Clock, SystemClock
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from core.database.engine import Database
+    from core.handling.dispatch import Observer
+    from core.mqtt.message import Message
+    from core.publisher import Outgoing
+    from core.records.dead_letters import DeadLetters
+    from core.router import Router
+    from core.transport.connection import Subscription
+
+MAX_FLUSHING = 2.0
+"""Seconds that a stop waits for what handlers have published in transactions."""
+
+
+class Link(Reading, Protocol):
+    """What the engine asks of a session with a broker."""
+
+    def acknowledge(self, messages: Sequence[Message]) -> None:
+        """Send a PUBACK for each of ``messages``, in order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """What an engine is made of. Times are in seconds.
+
+    - ``router``: the routes.
+    - ``link``: the session that messages come from.
+    - ``outgoing``: publishes what handlers publish and return.
+    - ``dead_letters``: the place for messages that cannot be handled.
+    - ``last_resort``: the place for those that ``dead_letters`` refuses.
+    - ``database``: holds what exactly-once routes and periodic work need; None where there is none.
+    - ``client_id``, ``broker``: the client identifier of the session, and the address of its broker.
+    - ``subscriptions``: those of the session. ``known``: the topic filters that it had before.
+    - ``retry``, ``timeout``: the policy and the time of handlers whose routes name none.
+    - ``limits``: the limits of bodies.
+    - ``receive_maximum``: how many messages may be in hand.
+    - ``dedup_keep``: how long application keys are kept.
+    - ``jobs``: the periodic work.
+    - ``clock``: where pauses between runs, and periodic work, take their time from.
+    - ``observer``: is told of the outcome of each run.
+    """
+
+    router: Router
+    link: Link
+    outgoing: Outgoing
+    dead_letters: DeadLetters
+    last_resort: DeadLetters
+    database: Database | None = None
+    client_id: str
+    broker: str
+    subscriptions: Sequence[Subscription] = ()
+    known: frozenset[str] = frozenset()
+    retry: Retry = field(default_factory=Retry)
+    timeout: float = 30
+    limits: Limits = DEFAULT
+    receive_maximum: int = 1000
+    dedup_keep: float = 604_800
+    jobs: Sequence[Job] = ()
+    clock: Clock = field(default_factory=SystemClock)
+    observer: Observer | None = None
+
+
+class Engine:
+    """Takes messages in, has them handled, and acknowledges them: consumer, dispatch, transactions, outbox, periodic work.
+
+    ``load`` comes before ``start``, and ``start`` before the session connects. ``consumer`` is the listener of the session.
+    Raise StartError where a route is exactly_once and there is no database.
+    """
+
+    def __init__(self, options: EngineOptions) -> None:
+        self._options = options
+        self.ledger = Ledger()
+        acknowledgements = Acknowledgements(options.link.acknowledge)
+        self.dispatch = Dispatch(
+            Runner(options.outgoing, options.timeout, options.limits),
+            Burial(options.dead_letters, options.last_resort, options.client_id, options.limits),
+            options.retry,
+            options.clock,
+            options.observer,
+        )
+        self.exactly_once = _exactly_once(options)
+        self.consumer = Consumer(
+            options.router,
+            self.dispatch,
+            Intake(
+                self.ledger,
+                acknowledgements,
+                Window(self.ledger, acknowledgements, options.link, options.receive_maximum),
+                Copies(options.subscriptions, options.known),
+            ),
+            self.exactly_once,
+        )
+        claims = None if options.database is None else ClaimTable(options.database.begin)
+        self.periodic = Periodic(options.jobs, options.clock, claims)
+
+    async def load(self) -> None:
+        """Read what earlier processes committed. Raise what the database raises."""
+        if self.exactly_once is not None:
+            await self.exactly_once.packets.load()
+
+    def start(self) -> None:
+        """Send what an earlier process left in the outbox, and begin with the periodic work."""
+        if self.exactly_once is not None:
+            self.exactly_once.outbox.start()
+        self.periodic.start()
+
+    async def flushed(self) -> None:
+        """Wait until all that handlers have published in transactions is sent."""
+        if self.exactly_once is not None:
+            await self.exactly_once.outbox.flushed()
+
+    async def finish(self, hurry: asyncio.Event, timeout: float) -> None:
+        """Take nothing in any more, and finish what is in hand, for ``timeout`` seconds at most or until ``hurry`` is set.
+
+        What is cut off stays unacknowledged, so that the broker sends it again.
+        """
+        await self.periodic.stop()
+        stopping = asyncio.ensure_future(self.consumer.stop(timeout))
+        hurried = asyncio.ensure_future(hurry.wait())
+        await asyncio.wait([stopping, hurried], return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        if not stopping.done():
+            await self.consumer.cut()
+        await stopping
+
+    async def stop(self, flushing: float = 0) -> None:
+        """Stop the outbox, once it is empty or after ``flushing`` seconds.
+
+        What it still holds is sent after the next start.
+        """
+        if self.exactly_once is None:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(flushing):
+                await self.exactly_once.outbox.flushed()
+        await self.exactly_once.outbox.stop()
+
+
+def _exactly_once(options: EngineOptions) -> ExactlyOnce | None:
+    """Return what exactly-once routes need; None where there are none."""
+    route = next((route for route in options.router.routes if route.options.delivery == "exactly_once"), None)
+    if route is None:
+        return None
+    database = options.database
+    if database is None:
+        raise StartError(
+            f"route {route.pattern.text!r} at {route.defined_at}: delivery='exactly_once' needs a database to record "
+            "messages in; set DATABASE_URL, or write delivery='at_least_once'"
+        )
+    return ExactlyOnce(
+        database.writing,
+        Packets(database.begin, options.client_id, options.broker),
+        Outbox(database.begin, options.outgoing, options.client_id),
+        options.client_id,
+        options.dedup_keep,
+    )

@@ -1,0 +1,72 @@
+"""The bound on what is in hand: beyond it, the socket is not read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from core.delivery.acknowledge import Acknowledgements
+    from core.delivery.ledger import Ledger
+
+MAX_BYTES = 64 * 1024 * 1024
+"""Bodies in hand, in bytes, beyond which the socket is not read, however few messages they are."""
+
+
+class Reading(Protocol):
+    """What can stop reading its socket, and read it again: a session."""
+
+    def pause_reading(self) -> None:
+        """Stop reading, on later connections too."""
+
+    def resume_reading(self) -> None:
+        """Read again."""
+
+
+class Window:
+    """Pauses reading while too much is in hand.
+
+    Too much is more than ``limit`` messages in hand, or 64 MiB of them, or more than ``limit`` that wait for their
+    acknowledgement behind a slow one. Reading is resumed once an eighth of that has been dealt with. A single read of the
+    socket may take the number past the limit, by what it brought.
+
+    - ``ledger``: knows how many messages are in hand.
+    - ``acknowledgements``: knows how many wait for their acknowledgement.
+    - ``reading``: what is paused.
+    """
+
+    def __init__(self, ledger: Ledger, acknowledgements: Acknowledgements, reading: Reading, limit: int) -> None:
+        self._ledger = ledger
+        self._acknowledgements = acknowledgements
+        self._reading = reading
+        self._limit = limit
+        self._low = limit - max(limit // 8, 1)
+        self._bytes = 0
+        self._closed = False
+        self.paused = False
+
+    def take(self, size: int) -> None:
+        """Count a message of ``size`` bytes that came in hand, and pause reading if that was too much."""
+        self._bytes += size
+        if self._ledger.in_hand > self._limit or self._bytes > MAX_BYTES or len(self._acknowledgements) > self._limit:
+            self._pause()
+
+    def release(self, size: int) -> None:
+        """Count a message of ``size`` bytes that is in hand no more."""
+        self._bytes -= size
+
+    def resume(self) -> None:
+        """Resume reading if there is room again."""
+        enough = self._ledger.in_hand <= self._low and len(self._acknowledgements) <= self._low
+        if self.paused and enough and self._bytes <= MAX_BYTES // 2 and not self._closed:
+            self.paused = False
+            self._reading.resume_reading()
+
+    def close(self) -> None:
+        """Pause reading for good."""
+        self._closed = True
+        self._pause()
+
+    def _pause(self) -> None:
+        if not self.paused:
+            self.paused = True
+            self._reading.pause_reading()

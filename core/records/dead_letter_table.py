@@ -1,0 +1,94 @@
+"""Dead letters in their table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import delete, func, insert, select
+
+from core.records.dead_letters import Also, DeadLetter, Stored, log
+from core.records.tables import dead_letters
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from contextlib import AbstractAsyncContextManager
+
+    from sqlalchemy import Select
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+
+class DeadLetterTable:
+    """Dead letters in the table ``routemq_dead_letters``; ``begin`` opens a transaction that commits at its end.
+
+    About ``most`` are kept: now and then the oldest beyond that are deleted, which is told in the log.
+    """
+
+    def __init__(self, begin: Callable[[], AbstractAsyncContextManager[AsyncConnection]], most: int) -> None:
+        self._begin = begin
+        self._most = most
+        self._trim_every = max(most // 100, 1)
+        self._added = 0
+
+    async def add(self, dead_letter: DeadLetter, also: Also | None = None) -> None:
+        """Store ``dead_letter`` and commit."""
+        async with self._begin() as connection:
+            if also is not None:
+                await also(connection)
+            await connection.execute(insert(dead_letters).values(asdict(dead_letter)))
+            if self._added % self._trim_every == 0:
+                await self._trim(connection)
+        self._added += 1
+
+    async def _trim(self, connection: AsyncConnection) -> None:
+        oldest = select(dead_letters.c.id).order_by(dead_letters.c.id.desc()).offset(self._most - 1).limit(1)
+        gone = await connection.execute(delete(dead_letters).where(dead_letters.c.id < oldest.scalar_subquery()))
+        if gone.rowcount:
+            log.warning("%d dead letters deleted, the oldest: more than DEAD_LETTER_MAX=%d", gone.rowcount, self._most)
+
+    async def count(self) -> int:
+        """Give how many there are."""
+        async with self._begin() as connection:
+            return int((await connection.execute(select(func.count()).select_from(dead_letters))).scalar_one())
+
+    async def last(self) -> int:
+        """Give the highest number, 0 if there are none."""
+        async with self._begin() as connection:
+            return int((await connection.execute(select(func.max(dead_letters.c.id)))).scalar_one() or 0)
+
+    async def read(self, *, after: int = 0, most: int = 100, route: str | None = None) -> list[Stored]:
+        """Give at most ``most`` of those with numbers above ``after``, the oldest first."""
+        wanted = select(dead_letters).where(dead_letters.c.id > after).order_by(dead_letters.c.id).limit(most)
+        return await self._read(wanted, route)
+
+    async def latest(self, *, most: int, route: str | None = None) -> list[Stored]:
+        """Give the latest ``most``, the oldest of them first."""
+        return (await self._read(select(dead_letters).order_by(dead_letters.c.id.desc()).limit(most), route))[::-1]
+
+    async def _read(self, wanted: Select[Any], route: str | None) -> list[Stored]:
+        if route is not None:
+            wanted = wanted.where(dead_letters.c.route == route)
+        async with self._begin() as connection:
+            return [_stored(row._mapping) for row in await connection.execute(wanted)]  # noqa: SLF001 - its public name
+
+    async def get(self, number: int) -> Stored | None:
+        """Give the one with this number."""
+        found = await self.read(after=number - 1, most=1)
+        return found[0] if found and found[0].id == number else None
+
+    async def remove(self, numbers: Collection[int]) -> int:
+        """Remove those with these numbers, and give how many there were."""
+        async with self._begin() as connection:
+            return (await connection.execute(delete(dead_letters).where(dead_letters.c.id.in_(list(numbers))))).rowcount
+
+
+def _stored(row: Any) -> Stored:
+    values = dict(row)
+    number = values.pop("id")
+    for name in ("first_at", "last_at"):
+        if values[name].tzinfo is None:
+            # SQLite keeps no time zone.
+            values[name] = values[name].replace(tzinfo=UTC)
+    return Stored(number, DeadLetter(**values))

@@ -1,0 +1,112 @@
+"""The worker without a process: session and engine behind a broker in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from core.codecs.limits import DEFAULT, Limits
+from core.database.current import configured
+from core.delivery.engine import Engine, EngineOptions
+from core.mqtt.publication import Publication
+from core.publisher import Publisher
+from core.records.dead_letter_table import DeadLetterTable
+from core.retry import Retry
+from core.session.session import Session
+from core.transport.brokers.memory import MemoryBroker
+from tests.support.waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from core.records.dead_letters import Also, DeadLetter, DeadLetters
+    from core.router import Router
+
+
+class Collected:
+    """Dead letters in a list; ``errors`` are raised first, one for each call."""
+
+    def __init__(self) -> None:
+        self.letters: list[DeadLetter] = []
+        self.errors: list[Exception] = []
+
+    async def add(self, dead_letter: DeadLetter, also: Also | None = None) -> None:
+        await asyncio.sleep(0)
+        if self.errors:
+            raise self.errors.pop(0)
+        self.letters.append(dead_letter)
+
+
+class MemoryWorker:
+    """With ``exactly_once`` the engine has the configured database, as in the application."""
+
+    def __init__(
+        self,
+        router: Router,
+        *,
+        limit: int = 1000,
+        retry: Retry | None = None,
+        timeout: float = 30,
+        broker: MemoryBroker | None = None,
+        exactly_once: bool = False,
+        dead_letters: DeadLetters | None = None,
+        limits: Limits = DEFAULT,
+    ) -> None:
+        router.freeze()
+        self.broker = broker or MemoryBroker()
+        self.dead_letters, self.last_resort = Collected(), Collected()
+        self.session = Session(self.broker.connector("worker", receive_maximum=limit), "memory", router.subscriptions())
+        self.publisher = Publisher(self.broker.connector("publisher", clean_start=True), "memory")
+        database = configured() if exactly_once else None
+        self.engine = Engine(
+            EngineOptions(
+                router=router,
+                link=self.session,
+                outgoing=self.publisher,
+                dead_letters=dead_letters
+                or (self.dead_letters if database is None else DeadLetterTable(database.begin, 1000)),
+                last_resort=self.last_resort,
+                database=database,
+                client_id="worker",
+                broker="memory",
+                retry=retry or Retry(attempts=1),
+                timeout=timeout,
+                limits=limits,
+                receive_maximum=limit,
+                dedup_keep=3600,
+            )
+        )
+        self.ledger = self.engine.ledger
+
+    async def start(self) -> None:
+        await self.engine.load()
+        self.engine.start()
+        self.session.start(self.engine.consumer)
+        await self.session.connected()
+
+    async def stop(self, timeout: float = 5) -> None:
+        await self.engine.finish(asyncio.Event(), timeout)
+        await self.session.stop()
+        await self.engine.stop()
+        await self.publisher.stop()
+
+    async def send(self, topic: str, body: bytes = b"1", **how: Any) -> None:
+        self.broker.publish(Publication(topic, body, **{"qos": 1} | how))
+
+    async def settled(self) -> None:
+        """Wait until nothing is in hand, and all PUBACKs have left."""
+        await until(lambda: self.ledger.in_hand == 0)
+        await asyncio.sleep(0.01)
+        assert self.ledger.balanced
+
+
+@asynccontextmanager
+async def running(router: Router, **options: Any) -> AsyncIterator[MemoryWorker]:
+    worker = MemoryWorker(router, **options)
+    await worker.start()
+    try:
+        yield worker
+    finally:
+        await worker.stop()
+        assert worker.ledger.balanced
