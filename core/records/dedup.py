@@ -27,7 +27,7 @@ TRIM_EVERY = 60.0
 _INSERT: dict[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 
 
-class _Seen(Kind):
+class _Seen(KeyedStatement):
     """Inserts routes and keys by INSERT ... ON CONFLICT DO NOTHING. The result says which of them were new."""
 
     def key(self, value: Any) -> Hashable:
