@@ -8,7 +8,7 @@ a PostgreSQL database where the environment variable TEST_DATABASE_URL names a s
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from bootstrap.testing.databases import Clones
+    from core.model import Model
     from core.router import Router
     from core.testing import TestClient
 
@@ -50,7 +51,7 @@ def _clones(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clones]:
 
 
 @pytest_asyncio.fixture
-async def db(_clones: Clones) -> AsyncIterator[Any]:
+async def db(_clones: Clones) -> AsyncIterator[type[Model]]:
     """Give ``Model``, configured with a database of the test's own, in which all tables are there and empty."""
     from core.model import Model  # noqa: PLC0415
 
@@ -62,7 +63,7 @@ async def db(_clones: Clones) -> AsyncIterator[Any]:
 
 
 @pytest_asyncio.fixture
-async def client(app: Router, db: Any) -> AsyncIterator[TestClient]:
+async def client(app: Router, db: type[Model]) -> AsyncIterator[TestClient]:
     """Give a TestClient of the application on the database of ``db``."""
     from bootstrap.discovery import controllers  # noqa: PLC0415
     from core.testing import TestClient  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Routes that take many messages at once: what waits goes to the handler as one list."""
+"""Routes with ``batch``: the messages that wait go to the handler as one list."""
 
 from __future__ import annotations
 
@@ -60,10 +60,12 @@ class _Batch(SharedRuns):
 
 
 class Batches:
-    """The messages of each route with ``batch``. One list of a route runs at a time, so that its messages keep their order.
+    """The messages of all routes with ``batch``. One list of a route runs at a time, so that its messages keep their order.
 
-    No list waits for a timer. It has what waits when the one before is done, so that lists grow with the load. ``ended`` is
-    told of each message that has its end.
+    No list waits for a timer. A list takes what waits when the one before it is done, so that lists grow with the load.
+
+    - ``dispatch``: brings messages to their end.
+    - ``ended``: is told of each message that has its end.
     """
 
     def __init__(self, dispatch: Dispatch, ended: Callable[[Delivery], None]) -> None:
@@ -79,6 +81,6 @@ class Batches:
         batch.put(key, delivery)
 
     async def cut(self) -> None:
-        """Cancel everything that runs or waits, and return when it has ended."""
+        """Cancel everything that runs or waits. Return when it has ended."""
         for batch in self._routes.values():
             await batch.cut()

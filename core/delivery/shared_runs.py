@@ -58,9 +58,14 @@ class _Attempt:
 class SharedRuns(ABC):
     """Runs messages together, one run at a time, in order of receipt.
 
-    Where a run fails, those who are to blame for it run alone afterwards, by the policies of their routes, and the others
-    run again without them. Where nobody knows who is to blame, the run is halved until it is known. Messages with the
-    ordering key of one that failed run only after it has its end.
+    What happens when a message fails:
+
+    - The message runs alone from then on, by its route's retry policy, until it has its end.
+    - Later messages with its ordering key are held back until then. After that they run together again, before all others.
+    - All other messages go on running together. They do not wait for it.
+    - Where nothing tells which message is to blame, the run is halved until it is known.
+
+    The parameters:
 
     - ``most``: how many messages a run takes at most.
     - ``dispatch``: brings messages to their end that run alone.
@@ -71,7 +76,7 @@ class SharedRuns(ABC):
         self._most = most
         self._dispatch = dispatch
         self._ended = ended
-        # Whoever brings a message in, its handler runs in the context of the application.
+        # Handlers run in the context of the application, whoever brings in their message.
         self._context = copy_context()
         self._waiting: deque[Keyed] = deque()
         self._held: dict[Hashable, deque[Delivery]] = {}
@@ -79,7 +84,7 @@ class SharedRuns(ABC):
         self._alone: set[asyncio.Task[None]] = set()
 
     def put(self, key: Hashable, delivery: Delivery) -> None:
-        """Put ``delivery`` before the next run. None is no key: such messages wait for nobody."""
+        """Put ``delivery`` behind the messages that wait for a run. No message holds it back where ``key`` is None."""
         self._waiting.append((key, delivery))
         self._start()
 
@@ -153,7 +158,7 @@ class SharedRuns(ABC):
 
     @abstractmethod
     async def _deliver(self, delivery: Delivery, error: BaseException) -> None:
-        """Bring ``delivery``, which failed with ``error``, to its end alone."""
+        """Bring ``delivery``, which failed with ``error``, to its end by runs of its own."""
 
     @staticmethod
     def _uncount(deliveries: Sequence[Delivery]) -> None:
@@ -161,9 +166,9 @@ class SharedRuns(ABC):
             delivery.attempt -= 1
 
     def _run_alone(self, key: Hashable, delivery: Delivery, error: BaseException) -> None:
-        """Run ``delivery``, which failed with ``error``, alone by its route's retry policy. Its key waits for it."""
+        """Run ``delivery``, which failed with ``error``, alone. Hold back later messages with its key until its end."""
         if key is not None and key in self._held:
-            # It runs again with the others, behind the one that waits.
+            # An earlier message with its key failed too: this one runs again with the others, behind that one.
             self._held[key].append(delivery)
             return
         if key is not None:
@@ -180,7 +185,7 @@ class SharedRuns(ABC):
         self._start()
 
     async def cut(self) -> None:
-        """Cancel everything that runs or waits, and return when it has ended."""
+        """Cancel everything that runs or waits. Return when it has ended."""
         tasks = {task for task in (self._task, *self._alone) if task is not None}
         for task in tasks:
             task.cancel()

@@ -51,7 +51,7 @@ class _InDoubtError(DatabaseUnreachableError):
 
 
 class _UnblamedError(Exception):
-    """A list's handler raised, and did not say which message is to blame."""
+    """The handler of a list raised, and did not say which message is to blame."""
 
 
 class ExactlyOnce:
@@ -59,9 +59,9 @@ class ExactlyOnce:
 
     - ``begin``: opens a transaction.
     - ``packets``: the record of the packets that were committed.
-    - ``outbox``: keeps what handlers publish until the commit.
+    - ``outbox``: sends what handlers published, after the commit.
     - ``client_id``: the client identifier of the session.
-    - ``keep``: how long application keys (``dedup``) are kept, in seconds.
+    - ``keep``: seconds for which application keys (``dedup``) are kept.
     """
 
     def __init__(
@@ -80,11 +80,22 @@ class ExactlyOnce:
 
 
 class Transactions(SharedRuns):
-    """The messages of all exactly-once routes: one transaction at a time handles all that wait.
+    """The messages of all exactly-once routes. One transaction at a time handles all that wait, 500 at most.
 
-    Handlers run side by side within it, those of one ordering key one after the other. PUBACKs leave after the commit. If
-    a handler fails, everything is rolled back; the guilty message follows its route's policy alone, and the others run
-    again. A commit whose answer was lost with the connection is looked up by its record before anything runs again.
+    Handlers run side by side within the transaction. Those of one ordering key run one after the other. PUBACKs leave after
+    the commit.
+
+    If a handler fails, the whole transaction is rolled back:
+
+    - All other messages run again at once, in a new transaction. The run that was rolled back does not count as one of
+      their attempts. Earlier messages with the ordering key of the failed one are among them.
+    - After that the message that failed runs alone, by its route's retry policy, in transactions of its own. If it becomes
+      a dead letter, the dead letter is committed together with the record of its packet.
+    - Later messages with its ordering key wait behind it until it has its end.
+
+    If the commit fails and no handler is to blame, the messages are halved, and each half runs again, until the message
+    that is to blame is alone. A commit is said by whoever made it, never concluded from nobody being to blame. One whose
+    answer was lost runs again under its own name, so that the database decides.
     """
 
     def __init__(self, mode: ExactlyOnce, dispatch: Dispatch, ended: Callable[[Delivery], None]) -> None:
@@ -235,7 +246,7 @@ class Transactions(SharedRuns):
         await self._dispatch.deliver(delivery, error, self)
 
     async def run_alone(self, delivery: Delivery) -> BaseException | None:
-        """Run ``delivery`` in a transaction of its own; give what went wrong."""
+        """Run ``delivery`` in a transaction of its own. Return what went wrong."""
         verdict = await self._transaction([(None, delivery)])
         if verdict.committed:
             return None
@@ -251,7 +262,7 @@ class Transactions(SharedRuns):
         delivery.record = await self._mode.packets.record(connection, [delivery.message])
 
     def buried(self, delivery: Delivery) -> None:
-        """Take note that this transaction was committed."""
+        """Record that this transaction was committed."""
         published = delivery.route is not None and delivery.route.options.reply_errors
         self._committed(delivery, published=published)
 
@@ -268,7 +279,7 @@ def _judged(verdict: Verdict) -> Verdict:
 
 
 def _follows_from_another(error: BaseException | None) -> bool:
-    """Say whether ``error`` only tells that another one has spoilt the transaction."""
+    """Return whether ``error`` only tells that another one has spoilt the transaction."""
     if isinstance(error, InvalidRequestError | _UnblamedError):
         return True
     original: Any = getattr(error, "orig", None)

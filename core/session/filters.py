@@ -28,6 +28,11 @@ class Filters:
         self._waiting: dict[str, asyncio.Future[None]] = {}
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def settled(self) -> bool:
+        """Whether the broker has what is wanted and nothing else, and no caller of ``add`` waits for it."""
+        return self._had == self._wanted.keys() and not self._waiting
+
     async def add(self, subscription: Subscription) -> None:
         """Subscribe, now and on each later connection; return when the broker has it. Raises BrokerRefusedError."""
         name = subscription.topic_filter
@@ -52,6 +57,11 @@ class Filters:
         """Take note of a new connection, on which the broker has none of them."""
         self._had.clear()
         self._stir()
+
+    @property
+    def had(self) -> frozenset[str]:
+        """The filters that the broker has."""
+        return frozenset(self._had)
 
     async def stop(self) -> None:
         """Leave the rest to the end of the session."""

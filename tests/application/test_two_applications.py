@@ -77,7 +77,7 @@ async def send(application: Application, serial: str, body: bytes) -> None:
 
 async def rows(application: Application) -> set[tuple[str, float]]:
     with application.runtime.used():
-        return {(str(meter.serial), float(meter.kwh)) for meter in await Model.all(Meter)}
+        return {(str(meter.serial), meter.kwh or 0.0) for meter in await Model.all(Meter)}
 
 
 async def test_two_applications_live_in_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.application.conftest import project, publisher  # noqa: F401 - fixtures
 from tests.support.waiting import until
+from tests.support.worker import Projects, Publishers
 
 BROKEN = """
 from app.models.thing import Thing
@@ -41,7 +41,9 @@ class Thing(Base):
 """
 
 
-async def test_they_are_run_again_after_the_fix_and_leave_the_table_when_they_succeed(project, publisher):  # noqa: F811
+async def test_they_are_run_again_after_the_fix_and_leave_the_table_when_they_succeed(
+    project: Projects, publisher: Publishers
+) -> None:
     one = project({"things": BROKEN}, {"thing": THING}, RETRY_ATTEMPTS=2, RETRY_FIRST=0.01)
     worker = await one.start().ready()
     out = await publisher(one)
@@ -78,7 +80,7 @@ async def test_they_are_run_again_after_the_fix_and_leave_the_table_when_they_su
     assert await one.command("dead-letters", "list") == (0, "0 dead letters\n")
 
 
-async def test_without_a_database_they_are_in_the_file(project, publisher):  # noqa: F811
+async def test_without_a_database_they_are_in_the_file(project: Projects, publisher: Publishers) -> None:
     one = project({"things": BROKEN}, {"thing": THING}, RETRY_ATTEMPTS=1, DATABASE_URL="")
     worker = await one.start().ready()
     out = await publisher(one)
@@ -97,7 +99,9 @@ async def test_without_a_database_they_are_in_the_file(project, publisher):  # n
     assert await one.command("dead-letters", "list") == (0, "0 dead letters\n")
 
 
-async def test_while_the_database_is_away_nothing_is_replayed_and_nothing_lost(project, publisher):  # noqa: F811
+async def test_while_the_database_is_away_nothing_is_replayed_and_nothing_lost(
+    project: Projects, publisher: Publishers
+) -> None:
     one = project({"things": BROKEN}, {"thing": THING}, RETRY_ATTEMPTS=1)
     await one.start().ready()
     await (await publisher(one)).publish("things/a", b"nonsense", qos=1)
@@ -122,7 +126,7 @@ async def test_while_the_database_is_away_nothing_is_replayed_and_nothing_lost(p
         (["drop"], "--all"),
     ],
 )
-async def test_what_cannot_be_is_one_line(project, arguments, part):  # noqa: F811
+async def test_what_cannot_be_is_one_line(project: Projects, arguments: list[str], part: str) -> None:
     code, said = await project().command("dead-letters", *arguments)
     assert code == 1
     assert part in said

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
-from tests.application.conftest import mosquitto, project, publisher  # noqa: F401 - fixtures
 from tests.support.mosquitto import Mosquitto, free_pair, free_port
 from tests.support.postgres import postgres
 from tests.support.waiting import until
+from tests.support.worker import Projects, Publishers
 
 
 def findings(said: str) -> dict[str, tuple[str, str]]:
     return {line[6:20].strip(): (line[:6].strip(), line[20:]) for line in said.splitlines()}
 
 
-async def test_all_is_well_before_the_first_start_and_beside_a_worker(project, publisher):  # noqa: F811
+async def test_all_is_well_before_the_first_start_and_beside_a_worker(project: Projects, publisher: Publishers) -> None:
     one = project()
     code, said = await one.command("doctor")
     found = findings(said)
@@ -35,7 +36,7 @@ async def test_all_is_well_before_the_first_start_and_beside_a_worker(project, p
     assert "taken over" not in worker.output
 
 
-async def test_what_the_broker_can_do_and_the_database_is(project, tmp_path):  # noqa: F811
+async def test_what_the_broker_can_do_and_the_database_is(project: Projects, tmp_path: Path) -> None:
     broker = Mosquitto(tmp_path / "m", "max_packet_size 300000").start()
     code, said = await project(MQTT_URL=broker.url, DATABASE_URL=postgres().new_database()).command("doctor")
     found = findings(said)
@@ -47,7 +48,7 @@ async def test_what_the_broker_can_do_and_the_database_is(project, tmp_path):  #
     broker.stop()
 
 
-async def test_everything_that_is_wrong_is_said_at_once(project):  # noqa: F811
+async def test_everything_that_is_wrong_is_said_at_once(project: Projects) -> None:
     port = free_port()
     one = project(
         {"broken": "import no_such_module\n"},
@@ -73,7 +74,7 @@ async def test_everything_that_is_wrong_is_said_at_once(project):  # noqa: F811
     assert "Traceback" not in said
 
 
-async def test_a_taken_port_is_found(project):  # noqa: F811
+async def test_a_taken_port_is_found(project: Projects) -> None:
     port = free_pair()
     with socket.create_server(("127.0.0.1", port + 1)):
         code, said = await project(MQTT_URL=f"embedded://127.0.0.1:{port}").command("doctor")

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.context import Context
 from core.database.current import configured
@@ -23,6 +23,9 @@ from tests.database.conftest import url_of
 from tests.support.memory_worker import MemoryWorker, running
 from tests.support.models import Meter, Plain
 from tests.support.waiting import until
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
 
 
 @pytest.fixture(autouse=True)
@@ -59,8 +62,8 @@ def storing(router: Router) -> None:
 def refusing(code: str, when: str = "NEW.serial = '7'") -> tuple[str, str]:
     """Return what makes a trigger that refuses some rows with the SQLSTATE ``code``."""
     return (
-        f"CREATE FUNCTION refuse() RETURNS trigger AS $$ BEGIN IF {when} THEN "
-        f"RAISE EXCEPTION 'refused' USING ERRCODE = '{code}'; END IF; RETURN NEW; END $$ LANGUAGE plpgsql",
+        f"""CREATE FUNCTION refuse() RETURNS trigger AS $$ BEGIN IF {when} THEN
+        RAISE EXCEPTION 'refused' USING ERRCODE = '{code}'; END IF; RETURN NEW; END $$ LANGUAGE plpgsql""",
         "CREATE TRIGGER refuse BEFORE INSERT ON meters FOR EACH ROW EXECUTE FUNCTION refuse()",
     )
 
@@ -170,6 +173,7 @@ async def test_a_commit_that_goes_on_after_its_answer_was_lost_is_waited_for(rou
                     cuts.pop()
                     # The line is cut while the server is at the commit, which it finishes all the same.
                     raw = await (await session.connection()).get_raw_connection()
+                    assert raw.driver_connection is not None
                     asyncio.get_running_loop().call_later(0.2, raw.driver_connection.terminate)
 
         mode.begin = losing

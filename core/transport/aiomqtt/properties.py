@@ -29,7 +29,7 @@ def from_paho(properties: PahoProperties) -> Properties | None:
 
 def to_paho(properties: Properties) -> PahoProperties:
     """Give ``properties`` as paho takes them. Raises ValueError for a name that a sender cannot set."""
-    told = PahoProperties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    told = PahoProperties(PacketTypes.PUBLISH)
     for name, value in properties.items():
         if name == "user_property":
             told.UserProperty = [tuple(pair) for pair in cast("Any", value)]
