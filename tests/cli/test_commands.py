@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from bootstrap.commands.replay import TopicMaker
+from bootstrap.commands.replay import TopicTemplate
 from bootstrap.commands.simulate import readings
 from core import __version__
 from core.errors import TopicError
@@ -83,9 +83,9 @@ async def test_replay_makes_topics_of_fields_and_says_what_it_changed(project): 
     file.write_text("".join(json.dumps(line) + "\n" for line in lines) + "\nnot json\n[1]\n")
     code, said = await one.command("replay", "data.jsonl", "--topic", "rtl_433/<model>/{id}", "--rate", "1000")
     assert code == 1
-    assert "line 7 is passed over" in said
-    assert "line 8 is passed over: not a JSON object" in said
-    assert "'B/C+#' cannot be a topic level, 'B_C__' was used" in said
+    assert "line 7 is skipped" in said
+    assert "line 8 is skipped: not a JSON object" in said
+    assert "'B/C+#' cannot be a topic level, so 'B_C__' was used" in said
     assert "5 sent, 5 acknowledged" in said
     await until(lambda: one.count("rtl433_readings") == 5)
     stored = sorted(one.rows("SELECT model, device_id FROM rtl433_readings"))
@@ -99,7 +99,7 @@ async def test_replay_makes_topics_of_fields_and_says_what_it_changed(project): 
 @pytest.mark.parametrize("template", ["", "a/+/<x>", "a/#"])
 def test_a_template_that_makes_no_topics_is_refused(template):
     with pytest.raises(TopicError):
-        TopicMaker(template)
+        TopicTemplate(template)
 
 
 def test_simulated_readings_are_believable():

@@ -67,7 +67,7 @@ async def test_they_are_run_again_after_the_fix_and_leave_the_table_when_they_su
     (one.folder / "app" / "routers" / "things.py").write_text(FIXED)
     code, said = await one.command("dead-letters", "replay", "--route", "things")
     assert code == 1
-    assert "2 replayed, 2 failed again and stay" in said
+    assert "2 replayed and removed, 2 kept after failing again" in said
     assert sorted(one.rows("SELECT name, value, attempt FROM things")) == [("a", 1, 1), ("b", 0, 3), ("c", 0, 3)]
     left = [row[0] for row in one.rows("SELECT topic FROM routemq_dead_letters ORDER BY id")]
     assert sorted(left) == ["things/a", "things/d"]
@@ -92,8 +92,11 @@ async def test_without_a_database_they_are_in_the_file(project, publisher):  # n
     _, said = await one.command("dead-letters", "show", "2")
     assert "00 ff" in said
     (one.folder / "app" / "routers" / "things.py").write_text(FIXED)
-    assert await one.command("dead-letters", "replay", "1") == (0, "1 replayed, 0 failed again and stay\n")
-    assert await one.command("dead-letters", "replay", "--all") == (0, "1 replayed, 0 failed again and stay\n")
+    assert await one.command("dead-letters", "replay", "1") == (0, "1 replayed and removed, 0 kept after failing again\n")
+    assert await one.command("dead-letters", "replay", "--all") == (
+        0,
+        "1 replayed and removed, 0 kept after failing again\n",
+    )
     assert await one.command("dead-letters", "list") == (0, "0 dead letters\n")
 
 
