@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from rich.table import Table
+from rich.text import Text
 
 from bootstrap import storage
 from bootstrap.commands.progress import progress
@@ -51,12 +52,13 @@ async def list_them(settings: Settings, console: Console, *, route: str | None, 
         latest = await dead_letters.latest(most=most, route=route)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("id", "last", "topic", "route", "attempts", "reason"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis", min_width={"id": 4, "last": 19}.get(name))
+        table.add_column(name, no_wrap=name in {"id", "last", "attempts"}, min_width=4)
     for stored in latest:
         letter = stored.letter
         when = letter.last_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        reason = letter.reason.replace("\n", "; ")
         table.add_row(
-            str(stored.id), when, letter.topic, letter.route or "-", str(letter.attempts), letter.reason.replace("\n", "; ")
+            str(stored.id), when, _cut(letter.topic), _cut(letter.route or "-"), str(letter.attempts), _cut(reason)
         )
     if latest:
         console.print(table, markup=False)
@@ -64,6 +66,11 @@ async def list_them(settings: Settings, console: Console, *, route: str | None, 
     plural = "s" * ((total if of else len(latest)) != 1)
     console.print(f"{len(latest):,}{of} dead letter{plural}", markup=False)
     return 0
+
+
+def _cut(text: str) -> Text:
+    """Return the cell of a column that is cut off where the terminal is narrow, so that a dead letter stays on one line."""
+    return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 async def show(settings: Settings, console: Console, number: int) -> int:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def settings_table(settings: Settings, console: Console) -> None:
     """Print all settings and where each value comes from, without passwords."""
     found = variables()
-    table = Table("setting", "value", "from", box=None, pad_edge=False, header_style="bold")
+    table = _table("setting", "value", "from")
     for name in Settings.model_fields:
         value = masked(name, getattr(settings, name))
         source = found.get(name.upper(), ("", "default"))[1]
@@ -36,9 +36,7 @@ def routes_table(router: Router, console: Console) -> None:
     A filter that a wider one covers is not subscribed to. The wider one is shown in its place.
     """
     sent = {subscription.topic_filter for subscription in router.subscriptions()}
-    table = Table(
-        "pattern", "filter", "qos", "handler", "options", "defined at", box=None, pad_edge=False, header_style="bold"
-    )
+    table = _table("pattern", "filter", "qos", "handler", "options", "defined at")
     for route in router.routes:
         topic_filter = route.pattern.topic_filter
         if topic_filter not in sent:
@@ -52,6 +50,14 @@ def routes_table(router: Router, console: Console) -> None:
             route.defined_at,
         )
     console.print(table, markup=False)
+
+
+def _table(*columns: str) -> Table:
+    """Return an empty table. What does not fit into the terminal's width goes on in the next line, and is not cut off."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
 
 
 def _options(options: RouteOptions, middleware: int) -> list[str]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
+from rich.console import Console
 
 from bootstrap.commands.replay import TopicTemplate
+from bootstrap.commands.show import routes_table, settings_table
 from bootstrap.commands.simulate import readings
+from bootstrap.discovery import discover
+from config.settings import Settings
 from core import __version__
 from core.errors import TopicError
 from tests.application.conftest import project  # noqa: F401 - a fixture
@@ -56,6 +61,15 @@ async def test_config_shows_values_and_where_they_come_from(project):  # noqa: F
     assert lines["DATABASE_URL"] == ["postgresql+asyncpg://me:***@host/x", ".env"]
     assert lines["DB_POOL_SIZE"] == ["10", "default"]
     assert "s3cr3t" not in said
+
+
+def test_nothing_is_cut_off_on_a_narrow_terminal():
+    narrow = Console(file=io.StringIO(), width=60)
+    settings_table(Settings(), narrow)
+    routes_table(discover(), narrow)
+    said = narrow.file.getvalue()
+    assert max(len(line) for line in said.splitlines()) == 60
+    assert "…" not in said
 
 
 async def test_publish_sends_one_message(project):  # noqa: F811

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
+import sys
+
 import pytest
 
 from tests.application.conftest import project, publisher  # noqa: F401 - fixtures
 from tests.support.waiting import until
+from tests.support.worker import clean_environment
 
 BROKEN = """
 from app.models.thing import Thing
@@ -89,6 +94,13 @@ async def test_without_a_database_they_are_in_the_file(project, publisher):  # n
     assert "2 dead-lettered" in worker.output
     _, said = await one.command("dead-letters", "list")
     assert said.splitlines()[-1] == "2 dead letters"
+    narrow = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "main.py", "dead-letters", "list"],
+        cwd=one.folder, env=clean_environment() | {"COLUMNS": "60"}, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    # On a narrow terminal the rest gives way to the id and the time.
+    assert [line.split()[:1] for line in narrow.stdout.splitlines()[:3]] == [["id"], ["1"], ["2"]]
     _, said = await one.command("dead-letters", "show", "2")
     assert "00 ff" in said
     (one.folder / "app" / "routers" / "things.py").write_text(FIXED)
