@@ -105,7 +105,7 @@ async def test_a_schema_and_limits_of_the_settings(project: Projects, publisher:
     assert len([line for line in said.splitlines() if "readings/" in line]) == 5
     code, said = await one.command("dead-letters", "replay", "--all")
     assert code == 1
-    assert "0 replayed, 5 failed again and stay" in said
+    assert "0 replayed and removed, 5 kept after failing again" in said
     assert "at most 2,000 are taken" in said
 
 
