@@ -214,7 +214,7 @@ async def two_arguments(one, two):
         ({"qos": 2}, "use qos=1"),
         ({"qos": 7}, "neither 0 nor 1"),
         ({"delivery": "perhaps"}, "none of at_least_once, at_most_once, exactly_once"),
-        ({"codec": "yaml"}, "there is no codec 'yaml'; there are json, text, raw"),
+        ({"codec": "yaml"}, "there is no codec 'yaml'. There are json, text, raw"),
         ({"order_by": "y"}, "order_by='y' is no parameter of the pattern; its parameters are x"),
         ({"timeout": 0}, "not a positive number"),
         ({"retyr": Retry()}, "no option 'retyr', did you mean 'retry'?"),
