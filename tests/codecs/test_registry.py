@@ -157,7 +157,7 @@ def test_auto_knows_its_default():
 
 def test_an_unknown_content_type_is_named():
     with pytest.raises(
-        PayloadError, match="no codec for the content type 'application/xml'. There are codecs for application/j"
+        PayloadError, match=r"no codec for the content type 'application/xml'\. There are codecs for application/j"
     ):
         read("auto", b"<a/>", content_type="application/xml")
     with pytest.raises(PayloadError) as raised:

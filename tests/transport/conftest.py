@@ -66,8 +66,9 @@ class Broker:
         if self.memory is not None:
             connection.drop("cut")
         else:
-            connection._end(Closure("cut"))
-            connection._release()
+            carried = getattr(connection, "_chosen", connection)
+            carried._end(Closure("cut"))
+            carried._release()
 
     async def close(self) -> None:
         for made in self._opened:

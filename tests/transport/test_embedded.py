@@ -128,7 +128,7 @@ async def test_something_else_on_the_next_port_is_one_clear_error():
     port = free_pair()
     with socket.create_server(("127.0.0.1", port + 1)):
         broker = EmbeddedBroker(options(f"embedded://127.0.0.1:{port}"))
-        with pytest.raises(StartError, match="choose another port"):
+        with pytest.raises(StartError, match="Choose another port"):
             await broker.start()
         await broker.stop()
 

@@ -110,7 +110,7 @@ async def test_a_broker_that_is_not_there_is_told_of_once_and_waited_for(tmp_pat
     (line,) = lines(caplog)
     assert f"no connection: mqtt://127.0.0.1:{port} cannot be reached" in line
     assert "refused" in line
-    assert "trying again" in line
+    assert "Trying again" in line
 
 
 async def test_an_unknown_host_is_one_clear_line(opened, caplog):
