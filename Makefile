@@ -7,7 +7,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make soak    cause the faults many times over: about half an hour"
 	@echo "make bench   measure the whole way, beside other systems, and write benchmarks/RESULTS.md"
-	@echo "make check   run ruff and mypy"
+	@echo "make check   run ruff, import-linter and mypy"
 	@echo "make clean   remove .venv and what tools have left; storage/ and .env stay"
 	@echo
 	@echo "Each sets up .venv when it is missing or stale, with python3 or, say, make run PYTHON=/opt/python3.13/bin/python3"
@@ -30,10 +30,11 @@ bench-quick: .venv-test
 check: .venv-check
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/lint-imports --no-logo
 	.venv/bin/mypy
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp in .venv says for which target it was last installed. What check needs holds what test needs, and so on.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TypedDict
 
 
@@ -28,6 +29,7 @@ class Properties(TypedDict, total=False):
     user_property: list[tuple[str, str]]
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Message:
     """One PUBLISH from the broker.
 
@@ -40,28 +42,14 @@ class Message:
     - ``dup``: whether the broker may have sent it before.
     """
 
-    __slots__ = ("body", "connection", "dup", "packet_id", "properties", "qos", "retain", "topic")
-
-    def __init__(
-        self,
-        topic: str,
-        body: bytes,
-        qos: int = 0,
-        packet_id: int = 0,
-        connection: int = 0,
-        properties: Properties | None = None,
-        *,
-        retain: bool = False,
-        dup: bool = False,
-    ) -> None:
-        self.topic = topic
-        self.body = body
-        self.qos = qos
-        self.packet_id = packet_id
-        self.connection = connection
-        self.properties = properties
-        self.retain = retain
-        self.dup = dup
+    topic: str
+    body: bytes
+    qos: int = 0
+    packet_id: int = 0
+    connection: int = 0
+    properties: Properties | None = None
+    retain: bool = field(default=False, kw_only=True)
+    dup: bool = field(default=False, kw_only=True)
 
     def __repr__(self) -> str:
         return f"<Message {self.topic!r} qos={self.qos} packet_id={self.packet_id} {len(self.body)} bytes>"
