@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from config.settings import Settings
     from core.transport.options import ConnectOptions
 
-PATIENCE = 15.0
+PATIENCE = 30.0
+"""Seconds for each check. A broker may be asked twice, by MQTT 5 and by 3.1.1, for 10 s each."""
 LITTLE_SPACE = 500 * 1024 * 1024
 STYLES = {"ok": "green", "look": "yellow", "fails": "red"}
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from core.database.current import configured
@@ -17,7 +15,7 @@ from core.transport.brokers.memory import MemoryBroker
 from core.transport.connection import Subscription
 from tests.database.conftest import url_of
 from tests.support.recorder import Recorder
-from tests.support.waiting import until
+from tests.support.waiting import soon, until
 
 
 @pytest.fixture(params=["file", "sqlite", "postgresql"])
@@ -106,7 +104,7 @@ async def test_a_session_that_another_process_took_is_not_fought_for():
     assert hold.told == 1
     memory.drop_connections()
     with pytest.raises(SessionTakenOverError, match="MQTT_CLIENT_ID"):
-        await asyncio.wait_for(task, 5)
+        await soon(task)
 
 
 @pytest.mark.parametrize("answer", [True, OSError("disk")])

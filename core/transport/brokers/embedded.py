@@ -32,7 +32,7 @@ WATCH_EVERY = 1.0
 """Seconds between two looks at whether it still runs."""
 MAX_PAUSE = 30.0
 """Seconds between two attempts to start it again at the most."""
-HANG_UPS = 4
+MAX_HANG_UPS = 4
 """How often whoever listens may close the connection before it is taken for something else than a broker."""
 FIRST_PAUSE = 0.1
 """Seconds before it is asked again. Each later pause is twice as long."""
@@ -165,7 +165,7 @@ async def _answers(host: str, port: int) -> bool:
     """Return whether an MQTT broker answers there. Raise StartError where something else listens."""
     pauses = Pauses(FIRST_PAUSE, MAX_PAUSE)
     answer = await probe(host, port, "3.1.1")
-    for _ in range(HANG_UPS - 1):
+    for _ in range(MAX_HANG_UPS - 1):
         if answer is not Answer.HUNG_UP:
             break
         # So does a broker that is about to end, or has only begun.
