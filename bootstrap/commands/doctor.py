@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from config.settings import Settings
     from core.transport.options import ConnectOptions
 
-MAX_WAIT = 15.0
-"""Seconds that one check may take."""
+MAX_WAIT = 30.0
+"""Seconds that one check may take. A broker may be asked twice, by MQTT 5 and by 3.1.1, for 10 s each."""
 MIN_FREE = 500 * 1024 * 1024
 """Bytes of the disk below which a warning is given."""
 STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
