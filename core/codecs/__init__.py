@@ -1,4 +1,4 @@
-"""Codecs: from the bytes of a message to the payload that its handler gets, and back."""
+"""Codecs: they turn the bytes of a message into the payload that its handler gets, and back."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ __all__ = [
 
 
 def encode_any(value: Any) -> bytes:
-    """Give the body for a value that is published without a codec: bytes as they are, str in UTF-8, the rest as JSON."""
+    """Return the body for a value that is published without a codec.
+
+    bytes go as they are, str in UTF-8, and everything else as JSON. Raise PayloadError for a value that JSON cannot hold.
+    """
     if isinstance(value, bytes):
         return value
     if isinstance(value, str):

@@ -16,13 +16,13 @@ from core.errors import PayloadError, one_line
 
 MAX_DIGITS = 4_000
 _MAX_BYTES = 1_660
-"""The bytes of an integer of about as many digits."""
+"""The bytes of an integer of about MAX_DIGITS digits."""
 
 
 def _big(sign: int) -> Any:
     def of(value: Any, _immutable: bool) -> int:  # noqa: FBT001 - the library's call
         if not isinstance(value, bytes) or len(value) > _MAX_BYTES:
-            raise PayloadError(f"a large integer (tag 2 or 3) that is no bytes, or has more than {MAX_DIGITS:,} digits")
+            raise PayloadError(f"a large integer (tag 2 or 3) is not bytes, or has more than {MAX_DIGITS:,} digits")
         number = int.from_bytes(value, "big")
         return number if sign > 0 else -1 - number
 
@@ -33,18 +33,18 @@ def _fraction(value: Any, _immutable: bool) -> Decimal:  # noqa: FBT001 - the li
     exponent, mantissa = value
     if abs(exponent) > MAX_DIGITS or mantissa.bit_length() > 8 * _MAX_BYTES:
         # An int made of 1E+999999999 would fill the memory.
-        raise PayloadError(f"a decimal fraction (tag 4) beyond {MAX_DIGITS:,} digits")
+        raise PayloadError(f"a decimal fraction (tag 4) has more than {MAX_DIGITS:,} digits")
     return Decimal((int(mantissa < 0), tuple(int(digit) for digit in str(abs(mantissa))), exponent))
 
 
 def _refusing(tag: int, what: str) -> Any:
     def refuse(_value: Any, _immutable: bool) -> NoReturn:  # noqa: FBT001 - the library's call
-        raise PayloadError(f"{what} (tag {tag}) are not taken")
+        raise PayloadError(f"{what} (tag {tag}) are not accepted")
 
     return refuse
 
 
-# Values that refer to each other can be made to unfold without end; the others are programs of a kind.
+# Values that refer to each other can be made to unfold without end. The others are programs of a kind.
 _TAGS = {
     2: _big(1),
     3: _big(-1),
@@ -55,42 +55,43 @@ _TAGS = {
     },
     36: _refusing(36, "MIME messages"),
 }
-# cbor2 has had both only since version 6.
+# Both options exist since version 6 of cbor2. An older one fails here, and not at the first message.
 cbor2.loads(b"\xf6", max_depth=1, semantic_decoders=_TAGS)
 
 
 class Cbor:
-    """CBOR (RFC 8949). Tagged datetimes, UUIDs, decimals and large integers come as such, unknown tags as CBORTag.
+    """CBOR (RFC 8949).
 
-    Of repeated keys the last counts. Encodes what cbor2 can write, and what ``core.codecs.plain`` makes plain; a naive
-    datetime is taken as one in UTC.
+    Tagged datetimes, UUIDs, decimals and large integers are decoded as such, and unknown tags as CBORTag. Of repeated keys
+    the last one counts. What cbor2 can write is encoded, and what ``core.codecs.plain`` makes plain. A naive datetime is
+    taken for one in UTC.
     """
 
     content_type = "application/cbor"
 
     def decode(self, body: bytes) -> Any:
-        """Give the value."""
+        """Return the value that ``body`` holds. Raise PayloadError."""
         return self.decode_within(body, DEFAULT.depth)
 
     def decode_within(self, body: bytes, depth: int) -> Any:
-        """Give the value, whose lists and maps are nested at most ``depth`` levels deep."""
+        """Return the value, whose lists and maps are nested at most ``depth`` levels deep. Raise PayloadError."""
         if not body:
-            raise PayloadError("the body is empty, expected CBOR")
+            raise PayloadError("the body is empty. CBOR is expected")
         try:
             decoder = cbor2.CBORDecoder(BytesIO(body), max_depth=depth, semantic_decoders=_TAGS)
             value = decoder.decode()
         except Exception as error:  # noqa: BLE001 - a tag's content may raise anything
             if "nesting depth" in str(error):
                 raise too_deep(depth) from None
-            raise PayloadError(f"the body is not CBOR: {_why(error)}, it begins {begin(body)}") from None
+            raise PayloadError(f"the body is not CBOR: {_why(error)}. It begins {begin(body)}") from None
         try:
             decoder.read(1)
         except cbor2.CBORDecodeEOF:
             return value
-        raise PayloadError(f"the body is not CBOR: something follows after its end, it begins {begin(body)}")
+        raise PayloadError(f"the body is not CBOR: something follows after its end. It begins {begin(body)}")
 
     def encode(self, value: Any) -> bytes:
-        """Give ``value`` as CBOR."""
+        """Return ``value`` as CBOR. Raise PayloadError for what CBOR cannot hold."""
         try:
             return cbor2.dumps(value, default=_default, timezone=UTC)
         except Exception as error:  # noqa: BLE001 - see above, and a user's to_dict() may raise anything

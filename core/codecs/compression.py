@@ -1,4 +1,4 @@
-"""gzip and zstd, with a bound on what comes out."""
+"""gzip and zstd, with a bound on the size of what comes out."""
 
 from __future__ import annotations
 
@@ -19,11 +19,16 @@ NONE = "identity"
 _GZIP = 31
 """zlib's number for a gzip header and the largest window."""
 MAX_WINDOW = 8 * 1024 * 1024
-"""What RFC 8878, 3.1.1.1.2 recommends decoders to support, in bytes."""
+"""Bytes of the largest window that is accepted: what RFC 8878, 3.1.1.1.2 recommends decoders to support."""
 
 
 class Compression(NamedTuple):
-    """Both functions raise PayloadError; ``decompress`` holds at the limit. ``needs`` is the package of a library."""
+    """How bodies are compressed.
+
+    - ``compress``: returns a compressed body. Raises PayloadError.
+    - ``decompress``: returns a body, and stops at the limit of its size. Raises PayloadError.
+    - ``needs``: the package of the library that does it, or None where Python itself does.
+    """
 
     compress: Callable[[bytes], bytes]
     decompress: Callable[[bytes, Limits], bytes]
@@ -32,13 +37,13 @@ class Compression(NamedTuple):
 
 def _too_large(name: str, limits: Limits) -> PayloadError:
     return PayloadError(
-        f"the body has more than {limits.bytes:,} bytes when it is decompressed ({name}), which is all that is taken "
+        f"the body has more than {limits.bytes:,} bytes when it is decompressed ({name}). No more are accepted "
         "(MAX_PAYLOAD_BYTES)"
     )
 
 
 def _broken(name: str, why: str, body: bytes) -> PayloadError:
-    return PayloadError(f"the body is not {name}: {why}, it begins {begin(body)}")
+    return PayloadError(f"the body is not {name}: {why}. It begins {begin(body)}")
 
 
 def _gunzip(body: bytes, limits: Limits) -> bytes:
@@ -58,12 +63,12 @@ def _gunzip(body: bytes, limits: Limits) -> bytes:
 
 @lru_cache(1)
 def _zstandard() -> Any:
-    """Give the library. Raises PayloadError where it is not installed."""
+    """Return the library. Raise PayloadError where it is not installed."""
     try:
         return import_module("zstandard")
     except ImportError:
         raise PayloadError(
-            "the body is compressed with zstd, and the package zstandard is not installed: pip install zstandard"
+            "the body is compressed with zstd, which needs the package zstandard. It is not installed: pip install zstandard"
         ) from None
 
 
@@ -77,7 +82,7 @@ def _unzstd(body: bytes, limits: Limits) -> bytes:
             raise _too_large("zstd", limits)
         found = bytes(decompressor.decompress(body, max_output_size=limits.bytes, allow_extra_data=False))
         if not declared:
-            # Behind a frame that does not say its size it passes over whatever follows.
+            # It passes over whatever follows after a frame that does not say its size.
             again = decompressor.decompressobj()
             again.decompress(body)
             if again.unused_data:
@@ -100,12 +105,15 @@ COMPRESSIONS = {
 
 
 def of_properties(user_property: list[tuple[str, str]]) -> Compression | None:
-    """Give the compression that a message's user properties name, or None. Raises PayloadError for an unknown one."""
+    """Return the compression that a message's user properties name, or None where they name none.
+
+    Raise PayloadError for an unknown one.
+    """
     named = [value for name, value in user_property if name.lower() == PROPERTY]
     if not named:
         return None
     if len(named) > 1:
-        raise PayloadError(f"the user property {PROPERTY} stands {len(named)} times in the message, once is taken")
+        raise PayloadError(f"the user property {PROPERTY} stands in the message {len(named)} times. It may stand there once")
     name = named[0].strip().lower()
     if name in {"", NONE}:
         return None

@@ -1,4 +1,4 @@
-"""How large a body may be, and how deeply nested what is in it."""
+"""How large a body may be, and how deeply lists and maps in it may be nested."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from core.errors import PayloadError
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """``bytes``: of a body, also after decompression. ``depth``: of lists and maps within each other."""
+    """The bounds of a body.
+
+    - ``bytes``: bytes of a body at the most, also after decompression.
+    - ``depth``: levels of lists and maps within each other at the most.
+    """
 
     bytes: int = 4_194_304
     depth: int = 100
@@ -20,15 +24,15 @@ DEFAULT = Limits()
 
 
 def check_size(size: int, limits: Limits) -> None:
-    """Raise PayloadError for a body of ``size`` bytes that is too large."""
+    """Raise PayloadError where ``size`` bytes are too many for a body."""
     if size > limits.bytes:
-        raise PayloadError(f"the body has {size:,} bytes, at most {limits.bytes:,} are taken (MAX_PAYLOAD_BYTES)")
+        raise PayloadError(f"the body has {size:,} bytes. At most {limits.bytes:,} are accepted (MAX_PAYLOAD_BYTES)")
 
 
 def check_depth(value: Any, depth: int) -> None:
     """Raise PayloadError where lists and maps in ``value`` are nested more than ``depth`` levels deep.
 
-    It goes level by level, without recursion, and looks at a list that stands in several places of a level once.
+    Go level by level, without recursion. A list that stands in several places of a level is looked at once.
     """
     level = {id(value): value} if isinstance(value, _CONTAINERS) else {}
     for _ in range(depth):
@@ -48,7 +52,7 @@ _CONTAINERS = (dict, list, tuple, set, frozenset)
 
 
 def too_deep(depth: int) -> PayloadError:
-    """Give the error for what is nested more than ``depth`` levels deep."""
+    """Return the error for what is nested more than ``depth`` levels deep."""
     return PayloadError(
-        f"the body is nested too deeply, more than {depth:,} lists and maps within each other (MAX_PAYLOAD_DEPTH)"
+        f"the body is nested too deeply: more than {depth:,} lists and maps within each other (MAX_PAYLOAD_DEPTH)"
     )

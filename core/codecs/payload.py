@@ -1,4 +1,4 @@
-"""From a message to the payload that its handler gets: size, compression, codec, nesting, schema, in this order."""
+"""From a message to the payload that its handler gets, by size, compression, codec, nesting and schema, in this order."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from core.mqtt.message import Message
 
 Read = Callable[["Message", Limits], Any]
-"""Gives the payload of a message. Raises PayloadError, for one that the schema does not take SchemaError."""
+"""Returns the payload of a message. Raises PayloadError, and SchemaError for a payload that the schema does not take."""
 _Take = Callable[[bytes, int], Any]
-"""Gives the payload that a body holds, which is not compressed any more, nested at most so deeply."""
+"""Returns the payload that a decompressed body holds, nested at most as many levels deep as the second argument says."""
 
 
 def reader(codec: CodecLike, schema: Any = None) -> Read:
-    """Give what reads the payloads of a route; ``schema`` is None for none. Raises RouteError."""
+    """Return what reads the payloads of a route. ``schema`` is None for none. Raise RouteError."""
     checked = None if schema is None else Schema(schema)
     found = resolve(codec)
     if isinstance(found, Auto):
@@ -34,7 +34,10 @@ def reader(codec: CodecLike, schema: Any = None) -> Read:
 
 
 def writer(codec: CodecLike) -> tuple[Callable[[Any], bytes], str | None]:
-    """Give what makes the body of a reply by ``codec``, and its content type, or None. Raises RouteError."""
+    """Return what makes the body of a reply by ``codec``, and the reply's content type, or None where it has none.
+
+    Raise RouteError.
+    """
     found = resolve(codec)
     if isinstance(found, Auto):
         found = found.default
@@ -84,7 +87,7 @@ def _by_content_type(codec: Auto, schema: Schema | None) -> Read:
         if not content_type:
             return otherwise(message, limits)
         found = by_content_type(content_type, known, codecs)
-        # By the codec and not by the content type, of which there is no end.
+        # Kept by the codec and not by the content type, of which there is no end.
         take = readers.get(id(found))
         if take is None:
             take = readers[id(found)] = _plain(_take(found, schema))

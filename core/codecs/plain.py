@@ -1,4 +1,4 @@
-"""Values as codecs and JSON can hold them."""
+"""Values in the forms that codecs and JSON can hold."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from uuid import UUID
 
 
 def plain(value: Any) -> Any:
-    """Give ``value`` one step plainer: what is in it may be of such types again. Raises TypeError where there is no way.
+    """Return ``value`` one step plainer. What is in it may need a further step.
 
-    Takes pydantic models, dataclasses, whatever has a ``to_dict()``, enumerations, sets and tuples, UUIDs and Decimals
-    (as strings), dates and times (in ISO 8601).
+    There is such a step for pydantic models, dataclasses, whatever has a ``to_dict()``, enumerations, sets, tuples, UUIDs
+    and Decimals (as strings), and dates and times (in ISO 8601). Raise TypeError for everything else.
     """
     if isinstance(value, Enum):
         return value.value

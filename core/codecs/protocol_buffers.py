@@ -1,4 +1,4 @@
-"""Protocol Buffers: the codec of one message class, and such a message as plain values."""
+"""Protocol Buffers: the codec of one message class, and its messages as plain values."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from core.errors import PayloadError, RouteError, one_line
 
 
 class Protobuf:
-    """The messages of ``message_class``, a class that protoc generated; the payload is such a message.
+    """The codec of ``message_class``, a class that protoc generated. The payload is a message of the class.
 
-    A body whose fields are all unknown to the class is refused: it is another class's. Encodes messages of the class,
-    mappings, and what ``core.codecs.plain`` makes one.
+    A body whose fields are all unknown to the class belongs to another class, and is refused. Messages of the class are
+    encoded, and so are mappings, and what ``core.codecs.plain`` makes one.
     """
 
     content_type = "application/x-protobuf"
@@ -32,39 +32,42 @@ class Protobuf:
                 "codec=protobuf(...) needs the package protobuf, which is not installed: pip install 'protobuf>=5,<8'"
             ) from None
         if not (isinstance(message_class, type) and issubclass(message_class, self._message)):
-            raise RouteError(f"codec=protobuf({message_class!r}): give a message class that protoc generated")
+            raise RouteError(f"codec=protobuf({message_class!r}) needs a message class that protoc generated")
         self._name: str = self.message_class.DESCRIPTOR.full_name
         self._depth = _depth_of(self.message_class.DESCRIPTOR)
 
     def decode(self, body: bytes) -> Any:
-        """Give the message."""
+        """Return the message that ``body`` holds. Raise PayloadError."""
         return self.decode_within(body, DEFAULT.depth)
 
     def decode_within(self, body: bytes, depth: int) -> Any:
-        """Give the message, within which messages are nested at most ``depth`` levels deep."""
+        """Return the message, within which messages are nested at most ``depth`` levels deep. Raise PayloadError."""
         message = self.message_class()
         try:
             message.ParseFromString(body)
         except Exception as error:  # noqa: BLE001 - the library has several implementations, with errors of their own
             why = one_line(error, name=False).partition(": ")[2] or one_line(error, name=False)
-            raise PayloadError(f"the body is no {self._name}: {why}, it begins {begin(body)}") from None
+            raise PayloadError(f"the body is not a {self._name}: {why}. It begins {begin(body)}") from None
         if not message.IsInitialized():
             missing = ", ".join(message.FindInitializationErrors()[:10])
-            raise PayloadError(f"the body is no {self._name}: required fields are missing, {missing}"[:300])
+            raise PayloadError(f"the body is not a {self._name}: it lacks the required fields {missing}"[:300])
         if body and not message.ListFields():
             unknown = self._unknown(message)
             if len(unknown):
                 numbers = ", ".join(str(number) for number in sorted({field.field_number for field in unknown})[:10])
                 raise PayloadError(
-                    f"the body is no {self._name}: none of its fields is in it, but unknown ones (numbers {numbers})"
+                    f"the body is not a {self._name}: it has none of its fields, but unknown ones (numbers {numbers})"
                 )
-        # Two bytes a level at least.
+        # A level takes two bytes at least.
         if (self._depth is None or self._depth > depth) and len(body) > 2 * (depth - 1):
             _check_depth(message, depth)
         return message
 
     def encode(self, value: Any) -> bytes:
-        """Give ``value``, a message of the class or the fields of one, in the wire format."""
+        """Return ``value``, a message of the class or the fields of one, in the wire format.
+
+        Raise PayloadError for what is neither.
+        """
         try:
             if not isinstance(value, self.message_class):
                 if isinstance(value, self._message):
@@ -78,23 +81,27 @@ class Protobuf:
 
 
 def protobuf(message_class: Any) -> Protobuf:
-    """Give the codec of ``message_class``, a class that protoc generated. Raises RouteError for anything else."""
+    """Return the codec of ``message_class``, a class that protoc generated. Raise RouteError for anything else."""
     return Protobuf(message_class)
 
 
 def to_dict(message: Any) -> Any:
-    """Give ``message`` as plain values, under the names of its fields.
+    """Return ``message`` as plain values, under the names of its fields.
 
-    bytes stay bytes, enumerations are numbers. Timestamp is an aware datetime in UTC, Duration a timedelta, Struct, Value
-    and ListValue and the wrappers what they hold. A field that is absent is left out, where its absence can be told.
-    Raises PayloadError for times that there are not.
+    - bytes stay bytes.
+    - Enumerations are numbers.
+    - A Timestamp is an aware datetime in UTC.
+    - A Duration is a timedelta.
+    - Struct, Value, ListValue and the wrappers are what they hold.
+
+    A field that is absent is left out, where its absence can be seen. Raise PayloadError for a time that does not exist.
     """
     name = message.DESCRIPTOR.full_name
     if name.startswith("google.protobuf."):
         try:
             return _well_known(message, name.removeprefix("google.protobuf."))
         except (ValueError, OverflowError) as error:
-            raise PayloadError(f"a {name} that is none: {one_line(error, name=False)}") from None
+            raise PayloadError(f"a {name} cannot be read: {one_line(error, name=False)}") from None
     return _fields(message)
 
 
@@ -137,12 +144,12 @@ def _well_known(message: Any, name: str) -> Any:
 
 
 def _repeated(field: Any) -> bool:
-    # label went with version 7, is_repeated came with 6.
+    # Version 6 of the library brought is_repeated. Version 7 has no label any more.
     return bool(field.is_repeated if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED)
 
 
 def _depth_of(descriptor: Any, above: tuple[str, ...] = ()) -> int | None:
-    """Give how deeply messages of this type can be nested at most; None where they can hold themselves."""
+    """Return how deeply messages of this type can be nested at most, or None where they can hold themselves."""
     if descriptor.full_name in above:
         return None
     inside = [

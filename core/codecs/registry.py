@@ -1,4 +1,4 @@
-"""Codecs by name: the built-in ones, those whose libraries are extras, and users' own."""
+"""Codecs by name: the built-in ones, those whose libraries are extras, and those that users registered."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ CODECS: Part[dict[str, Codec]] = Part(lambda: {"json": JSON, "text": TEXT, "raw"
 
 
 class _Extra(NamedTuple):
-    """A codec of a library that need not be installed: where it is, its class, and what pip installs."""
+    """A codec whose library need not be installed.
+
+    - ``module``: the module that holds the codec.
+    - ``name``: the codec's class.
+    - ``package``: the package of its library.
+    - ``requirement``: what pip installs.
+    """
 
     module: str
     name: str
@@ -49,7 +55,7 @@ _RESERVED = ("auto", "protobuf")
 
 @dataclass(frozen=True, slots=True)
 class Compressed:
-    """A codec whose bodies are compressed, whatever the message says: what ``codec="json+zstd"`` stands for."""
+    """A codec whose bodies are compressed, whatever the message says. ``codec="json+zstd"`` stands for one."""
 
     codec: Codec
     compression: str
@@ -57,7 +63,7 @@ class Compressed:
 
 @dataclass(frozen=True, slots=True)
 class Auto:
-    """The codec that the message's content type names (MQTT 5, 3.3.2.3.9), or ``default`` where it has none."""
+    """The codec that a message's content type names (MQTT 5, 3.3.2.3.9), or ``default`` where the message has none."""
 
     default: Codec | Compressed
 
@@ -72,40 +78,43 @@ def codecs_by_name() -> dict[str, Codec]:
 
 
 def register(name: str, codec: Codec) -> None:
-    """Let routes name ``codec``: ``codec="name"`` and ``codec="name+zstd"``; "auto" finds it by its ``content_type``.
+    """Let routes name ``codec``: ``codec="name"`` and ``codec="name+zstd"``. "auto" finds it by its ``content_type``.
 
-    Names are of lower-case letters, digits, ``_``, ``-`` and ``.``. Raises RouteError for a name that is taken, and for
-    what is no codec.
+    A name has lower-case letters, digits, ``_``, ``-`` and ``.``. Raise RouteError for a name that is taken, and for what is
+    not a codec.
     """
     if not _NAME.fullmatch(name):
-        raise RouteError(f"codec {name!r}: a name is made of lower-case letters, digits, _, - and .")
+        raise RouteError(f"codec {name!r}: the name may have lower-case letters, digits, _, - and . only")
     if name in codecs_by_name() or name in _EXTRAS or name in _RESERVED:
         raise RouteError(
-            f"codec {name!r}: the name is taken, there are {', '.join(_names(codecs_by_name()))}; choose another"
+            f"codec {name!r}: the name is taken. There are {', '.join(_names(codecs_by_name()))}. Choose another name"
         )
     codecs_by_name()[name] = _checked(codec)
 
 
 def compressed(codec: str | Codec, compression: str) -> Compressed:
-    """Give ``codec`` with its bodies compressed by "gzip" or "zstd". Raises RouteError."""
+    """Return ``codec`` with its bodies compressed by "gzip" or "zstd". Raise RouteError."""
     found = COMPRESSIONS.get(compression)
     if found is None:
-        raise RouteError(f"there is no compression {compression!r}; there are {', '.join(COMPRESSIONS)}")
+        raise RouteError(f"there is no compression {compression!r}. There are {', '.join(COMPRESSIONS)}")
     if found.needs is not None:
         _imported(found.needs, f"compression {compression!r}", found.needs, f"{found.needs}>=0.23,<1")
     return Compressed(_named(codec, codecs_by_name()) if isinstance(codec, str) else _checked(codec), compression)
 
 
 def auto(default: str | Codec | Compressed = "json") -> Auto:
-    """Give the codec "auto" with another default than JSON; its ``content_type`` is known too. Raises RouteError."""
+    """Return the codec "auto" with another default than JSON, which is also found by its ``content_type``.
+
+    Raise RouteError.
+    """
     found = resolve(default)
     if isinstance(found, Auto):
-        raise RouteError("codec=auto(...): the default is a codec, and not auto again")
+        raise RouteError("codec=auto(...) needs a codec as its default, and auto is none")
     return Auto(found)
 
 
 def resolve(codec: CodecLike) -> Codec | Compressed | Auto:
-    """Give what ``codec`` stands for. Raises RouteError, which says what there is or what to install."""
+    """Return what ``codec`` stands for. Raise RouteError, which says what there is or what to install."""
     if isinstance(codec, Compressed | Auto):
         return codec
     if not isinstance(codec, str):
@@ -117,7 +126,7 @@ def resolve(codec: CodecLike) -> Codec | Compressed | Auto:
 
 
 def by_content_type(content_type: str, default: Codec, codecs: dict[str, Codec]) -> Codec:
-    """Return the codec of ``codecs`` for a message's content type. Raise PayloadError, which names it and what there is."""
+    """Return the codec of ``codecs`` for a message's content type. Raise PayloadError, which says what there is."""
     kind = content_type.partition(";")[0].strip().lower()
     own = _kind(default)
     if own is not None and (kind == own or (kind in _PROTOBUF and own in _PROTOBUF)):
@@ -133,7 +142,7 @@ def by_content_type(content_type: str, default: Codec, codecs: dict[str, Codec])
             return codec
     further = [found for found in (*map(_kind, codecs.values()), own) if found is not None and found not in _CONTENT_TYPES]
     known = ", ".join(dict.fromkeys([*_CONTENT_TYPES, *further]))
-    raise PayloadError(f"there is no codec for the content type {kind[:60]!r}; there are those for {known}"[:500])
+    raise PayloadError(f"there is no codec for the content type {kind[:60]!r}. There are codecs for {known}"[:500])
 
 
 def _kind(codec: Codec) -> str | None:
@@ -154,7 +163,7 @@ def _named(name: str, codecs: dict[str, Codec]) -> Codec:
     extra = _EXTRAS.get(name)
     if extra is None:
         endings = " and ".join(f"+{compression}" for compression in COMPRESSIONS)
-        raise RouteError(f"there is no codec {name!r}; there are {', '.join(_names(codecs))}, each also with {endings}")
+        raise RouteError(f"there is no codec {name!r}. There are {', '.join(_names(codecs))}, each also with {endings}")
     module = _imported(extra.module, f"codec {name!r}", extra.package, extra.requirement)
     found: Codec = getattr(module, extra.name)()
     codecs[name] = found
@@ -165,15 +174,13 @@ def _imported(module: str, what: str, package: str, requirement: str) -> Any:
     try:
         return import_module(module)
     except ImportError:
-        raise RouteError(
-            f"{what} needs the package {package}, which is not installed: pip install '{requirement}'"
-        ) from None
+        raise RouteError(f"{what} needs the package {package}. It is not installed: pip install '{requirement}'") from None
     except TypeError as error:
         raise RouteError(f"{what} needs a newer {package} ({error}): pip install '{requirement}'") from None
 
 
 def _checked(codec: Any) -> Codec:
     if not (callable(getattr(codec, "decode", None)) and callable(getattr(codec, "encode", None))):
-        raise RouteError(f"codec {codec!r} is no codec: it needs the methods decode(body) and encode(value)")
+        raise RouteError(f"codec {codec!r} is not a codec: it needs the methods decode(body) and encode(value)")
     found: Codec = codec
     return found

@@ -1,4 +1,4 @@
-"""Schemas: what a payload must be, and the report on one that is not."""
+"""Schemas: what a payload must be, and the report on a payload that is something else."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from core.codecs.json import JSON, has_many_digits, may_overflow
 from core.errors import PayloadError, RouteError, SchemaError, one_line
 
 MAX_LINES = 50
+"""Faults that a report lists."""
 MAX_COUNTED = 1_000
-"""Faults that are looked at one by one; each costs the more the more there are."""
+"""Faults that are looked at one by one. The more there are, the more each of them costs."""
 LARGE = 65_536
-"""Bytes of a body from which on a list is read until its first bad item only: millions of faults take seconds."""
+"""Bytes of a body beyond which a list is read until its first bad item only, since millions of faults take seconds."""
 MAX_SHOWN = 60
+"""Characters of a value in a report."""
 MAX_PATH = 120
+"""Characters of the path to a value in a report."""
 MAX_WANTED = 150
+"""Characters of what was expected in a report."""
 
 _WANTED = {
     **dict.fromkeys(("model_type", "dataclass_type", "dict_type", "mapping_type", "model_attributes_type"), "an object"),
@@ -39,16 +43,16 @@ _EXPECTED, _RAISED = "Input should be ", "Value error, "
 
 
 class Schema:
-    """Checks payloads against a type that pydantic's TypeAdapter takes. Raises RouteError where it takes it not."""
+    """A check of payloads against a type that pydantic's TypeAdapter takes. Raise RouteError for any other type."""
 
     def __init__(self, schema: Any) -> None:
         self._adapter = _adapter(schema)
 
     @cached_property
     def _quick(self) -> SchemaValidator | TypeAdapter[Any]:
-        """The same, but that each list ends at its first bad item."""
+        """Return a validator of the same type for which each list ends at its first bad item."""
         schema = _ending_early(self._adapter.core_schema)
-        # The validators that models have already would not; an older pydantic, without this word, takes them.
+        # The validators that models have already would not end there. An older pydantic has no such option.
         tries: tuple[dict[str, Any], ...] = ({"_use_prebuilt": False}, {})
         for options in tries:
             with suppress(Exception):
@@ -56,9 +60,9 @@ class Schema:
         return self._adapter
 
     def read_json(self, body: bytes) -> Any:
-        """Give the object that a JSON text holds, checked from the bytes in one pass. Raises PayloadError."""
+        """Return the object that a JSON text holds, checked from the bytes in one pass. Raise PayloadError."""
         if may_overflow(body):
-            # What JSON does not allow is refused here; names and texts may hold such words.
+            # What JSON does not allow is refused here. Names and texts may hold such words.
             value = JSON.decode(body)
             if has_many_digits(body):
                 # From the bytes a float would become infinite.
@@ -68,16 +72,16 @@ class Schema:
         except ValidationError as error:
             failed = error
         if failed.error_count() == 1 and failed.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid":
-            # The decoder says better what is wrong; pydantic's reader has a limit of its own for nesting.
+            # The decoder says better what is wrong. pydantic's reader has a limit of its own for nesting.
             JSON.decode(body)
             if "recursion limit" in str(failed):
-                raise PayloadError("the body is nested too deeply for a schema, more than 200 lists and maps") from None
+                raise PayloadError("the body is nested too deeply for a schema: more than 200 lists and maps") from None
         if failed.error_count() > MAX_COUNTED:
             raise _refusal(failed, partial(self._quick.validate_json, body)) from None
         raise _refusal(failed) from None
 
     def check(self, value: Any, size: int) -> Any:
-        """Give the object that a ``value`` stands for, which was decoded of ``size`` bytes. Raises SchemaError."""
+        """Return the object that ``value`` stands for, which was decoded from ``size`` bytes. Raise SchemaError."""
         try:
             return (self._quick if size > LARGE else self._adapter).validate_python(value)
         except ValidationError as error:
@@ -88,7 +92,7 @@ class Schema:
 
 
 def _ending_early(schema: Any) -> Any:
-    """Give a copy of a core schema in which each list ends at its first bad item."""
+    """Return a copy of a core schema in which each list ends at its first bad item."""
     if isinstance(schema, list):
         return [_ending_early(part) for part in schema]
     if not isinstance(schema, dict):
@@ -98,7 +102,10 @@ def _ending_early(schema: Any) -> Any:
 
 
 def _refusal(failed: ValidationError, again: Callable[[], Any] | None = None) -> SchemaError:
-    """Give the error; ``again`` validates once more, to the first bad item of each list, where there are too many."""
+    """Return the error for what pydantic found.
+
+    Where it found too many faults to list, ``again`` validates once more, up to the first bad item of each list.
+    """
     if again is None:
         return SchemaError(explain(failed))
     faults = failed.error_count()
@@ -106,8 +113,8 @@ def _refusal(failed: ValidationError, again: Callable[[], Any] | None = None) ->
         again()
     except ValidationError as error:
         if error.error_count() <= MAX_COUNTED:
-            return SchemaError([f"{faults:,} faults, too many to list, the first of them:", *explain(error)])
-    return SchemaError([f"{faults:,} faults, too many to list"])
+            return SchemaError([f"{faults:,} faults are too many to list. The first of them:", *explain(error)])
+    return SchemaError([f"{faults:,} faults are too many to list"])
 
 
 def _adapter(schema: Any) -> TypeAdapter[Any]:
@@ -118,12 +125,12 @@ def _adapter(schema: Any) -> TypeAdapter[Any]:
     except Exception as error:
         name = schema.__qualname__ if isinstance(schema, type) and get_origin(schema) is None else str(schema)
         why = one_line(error).partition(" For further information")[0]
-        raise RouteError(f"schema={name[:100]}: pydantic cannot make a schema of it: {why}") from error
+        raise RouteError(f"schema={name[:100]}: pydantic cannot make a schema of this type: {why}") from error
     return adapter
 
 
 def explain(failed: ValidationError) -> list[str]:
-    """Give a line for each fault, at most 50: where, what was there, and what was expected."""
+    """Return a line for each fault, at most 50: where it is, what was there, and what was expected."""
     faults = failed.errors(include_url=False)
     lines = [_line(fault) for fault in faults[:MAX_LINES]]
     if len(faults) > MAX_LINES:
@@ -158,7 +165,7 @@ def _part(part: int | str) -> str:
 
 
 def shown(value: Any) -> str:
-    """Give ``value`` for people, in at most 60 characters on one line."""
+    """Return ``value`` for people, in at most 60 characters on one line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str):

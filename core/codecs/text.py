@@ -1,4 +1,4 @@
-"""Bodies without structure: text, and bytes as they are."""
+"""Codecs for bodies without structure: text, and bytes as they are."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class Text:
     content_type = "text/plain; charset=utf-8"
 
     def decode(self, body: bytes) -> str:
-        """Give the text."""
+        """Return the text. Raise PayloadError for what is not UTF-8."""
         try:
             return body.decode()
         except UnicodeDecodeError as error:
-            raise PayloadError(f"the body is not UTF-8 at byte {error.start}, it begins {begin(body)}") from None
+            raise PayloadError(f"the body is not UTF-8 at byte {error.start}. It begins {begin(body)}") from None
 
     def encode(self, value: Any) -> bytes:
-        """Give ``value``, a str, in UTF-8."""
+        """Return ``value``, a str, in UTF-8. Raise PayloadError for anything else."""
         if not isinstance(value, str):
             raise PayloadError(f"the codec text writes str, not {type(value).__name__}")
         try:
@@ -36,11 +36,11 @@ class Raw:
     content_type = "application/octet-stream"
 
     def decode(self, body: bytes) -> bytes:
-        """Give ``body``."""
+        """Return ``body``."""
         return body
 
     def encode(self, value: Any) -> bytes:
-        """Give ``value``, which is bytes."""
+        """Return ``value``, which is bytes. Raise PayloadError for anything else."""
         if not isinstance(value, bytes | bytearray | memoryview):
             raise PayloadError(f"the codec raw writes bytes, not {type(value).__name__}")
         return bytes(value)

@@ -7,9 +7,16 @@ from typing import TypedDict
 
 
 class Properties(TypedDict, total=False):
-    """The properties of a PUBLISH (MQTT 5, 3.3.2.3) under the specification's names; absent ones are left out.
+    """The properties of a PUBLISH (MQTT 5, 3.3.2.3) under the specification's names. Absent ones are left out.
 
-    ``message_expiry_interval`` is in seconds. ``user_property`` keeps order and repeats, as the specification demands.
+    - ``payload_format_indicator``: 1 for a body that is text in UTF-8.
+    - ``message_expiry_interval``: seconds.
+    - ``content_type``: what the body is, by the convention of sender and receiver.
+    - ``response_topic``: where the answer to a request is expected.
+    - ``correlation_data``: what the answer to a request carries too.
+    - ``subscription_identifier``: the identifiers of the subscriptions that brought the message.
+    - ``user_property``: names and values, in their order. A name may stand there several times.
+
     A topic alias is resolved by the transport and never shown.
     """
 
@@ -26,11 +33,13 @@ class Properties(TypedDict, total=False):
 class Message:
     """One PUBLISH from the broker.
 
-    - ``topic``, ``body``, ``qos``, ``retain``, ``dup``: see MQTT 5, 3.3.
+    - ``topic``, ``body``, ``qos``: those of the PUBLISH.
     - ``packet_id``: the packet identifier (MQTT 5, 2.2.1), 0 at QoS 0.
-    - ``connection``: the number of the network connection that it came in on. An acknowledgement is valid on that connection
+    - ``connection``: the number of the network connection that it came on. An acknowledgement is valid on that connection
       only, since the broker sends whatever is unacknowledged again on the next one (MQTT 5, 4.4).
     - ``properties``: None where there are none.
+    - ``retain``: whether the broker had retained it.
+    - ``dup``: whether the broker may have sent it before.
     """
 
     topic: str

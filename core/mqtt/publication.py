@@ -1,4 +1,4 @@
-"""A message to be published."""
+"""One message to be published."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ if TYPE_CHECKING:
 
 
 class Publication(NamedTuple):
-    """One message to be published, encoded: what PUBLISH says of it (MQTT 5, 3.3)."""
+    """One message to be published, as PUBLISH carries it (MQTT 5, 3.3).
+
+    - ``topic``: the topic.
+    - ``body``: the encoded payload.
+    - ``qos``: 0 or 1.
+    - ``retain``: whether the broker keeps it for later subscriptions.
+    - ``properties``: None where there are none.
+    """
 
     topic: str
     body: bytes
@@ -23,6 +30,6 @@ class Publication(NamedTuple):
 def check_publication(publication: Publication) -> Publication:
     """Return ``publication`` if it can be sent. Raise TopicError, or ValueError for a QoS other than 0 and 1."""
     if publication.qos not in {0, 1}:
-        raise ValueError(f"qos={publication.qos!r} is neither 0 nor 1")
+        raise ValueError(f"a message cannot be published with qos={publication.qos!r}. Write qos=0 or qos=1")
     check_topic(publication.topic)
     return publication

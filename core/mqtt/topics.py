@@ -19,7 +19,12 @@ _PARAMETER = re.compile(r"(?:<(?:(?P<a>[^:<>{}]*):)?(?P<b>[^:<>{}]*)>|\{(?:(?P<c
 
 @dataclass(frozen=True, slots=True)
 class Converter:
-    """What a parameter takes: ``convert`` gives a level's value, or raises ValueError; ``within`` what also takes it."""
+    """What a parameter takes.
+
+    - ``name``: the name of the converter, as patterns write it.
+    - ``convert``: returns the value of a level. Raises ValueError for a level that the converter does not take.
+    - ``within``: the names of the converters that take all that this one takes.
+    """
 
     name: str
     convert: Callable[[str], Any]
@@ -27,7 +32,7 @@ class Converter:
 
 
 def _int(level: str) -> int:
-    # int() alone would take '1_000', ' 1' and Arabic digits; 1,000 digits are no number that a device sends.
+    # int() alone would take '1_000', ' 1' and Arabic digits. 1,000 digits are no number that a device sends.
     if len(level) > 100 or not re.fullmatch(r"-?[0-9]+", level):
         raise ValueError(level)
     return int(level)
@@ -62,7 +67,7 @@ CONVERTERS = {
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One level of a pattern that takes any text, or what its converter takes; ``name`` is None for a bare ``+``."""
+    """One level of a pattern, which takes what its converter takes. ``name`` is None for a bare ``+``."""
 
     name: str | None
     converter: Converter
@@ -72,8 +77,8 @@ class Level:
 class Rest:
     """The end of a pattern that takes all further levels.
 
-    ``name`` is None for a bare ``#``, which also takes the parent level (MQTT 5, 4.7.1.2); ``<path:name>`` does not, since
-    there would be nothing to name.
+    ``name`` is None for a bare ``#``, which also takes the parent level (MQTT 5, 4.7.1.2). ``<path:name>`` does not take
+    that, since there would be nothing to name.
     """
 
     name: str | None
@@ -92,20 +97,20 @@ class Pattern:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the parameters, in order."""
+        """Return the names of the parameters, in order."""
         return tuple(segment.name for segment in self.segments if not isinstance(segment, str) and segment.name is not None)
 
 
 def check_topic(topic: str) -> str:
-    """Give ``topic`` back if a message can be published on it (MQTT 5, 4.7.3). Raises TopicError."""
+    """Return ``topic`` if a message can be published on it (MQTT 5, 4.7.3). Raise TopicError otherwise."""
     _check_text(topic, "topic")
     if "+" in topic or "#" in topic:
-        raise TopicError(f"topic {topic!r}: wildcards + and # stand in topic filters, not in the topic of a message")
+        raise TopicError(f"topic {topic!r}: the wildcards + and # stand in topic filters, not in the topic of a message")
     return topic
 
 
 def check_filter(topic_filter: str) -> str:
-    """Give ``topic_filter`` back if it is one (MQTT 5, 4.7.1). Raises TopicError."""
+    """Return ``topic_filter`` if it is a topic filter (MQTT 5, 4.7.1). Raise TopicError otherwise."""
     _check_text(topic_filter, "topic filter")
     levels = topic_filter.split("/")
     for position, level in enumerate(levels):
@@ -124,13 +129,13 @@ def _check_text(text: str, what: str) -> None:
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
-        raise TopicError(f"{what} {text!r}: it cannot be written in UTF-8") from None
+        raise TopicError(f"{what} {text!r} cannot be written in UTF-8") from None
     if size > MAX_BYTES:
-        raise TopicError(f"{what} {text[:40]!r}...: {size:,} bytes, at most {MAX_BYTES:,} are allowed")
+        raise TopicError(f"{what} {text[:40]!r}... has {size:,} bytes. At most {MAX_BYTES:,} are allowed")
 
 
 def matches(topic_filter: str, topic: str) -> bool:
-    """Say whether ``topic_filter`` takes ``topic`` (MQTT 5, 4.7); both must be valid."""
+    """Return whether ``topic_filter`` takes ``topic`` (MQTT 5, 4.7). Both must be valid."""
     wanted = topic_filter.split("/")
     levels = topic.split("/")
     if topic.startswith("$") and wanted[0] in {"+", "#"}:
@@ -144,8 +149,8 @@ def matches(topic_filter: str, topic: str) -> bool:
 
 
 def covers(wide: str, narrow: str) -> bool:
-    """Say whether the topic filter ``wide`` takes every topic that ``narrow`` takes; both must be valid."""
-    # Every topic has a first level, so these two take the same.
+    """Return whether the topic filter ``wide`` takes every topic that ``narrow`` takes. Both must be valid."""
+    # Every topic has a first level, so that "+/#" and "#" take the same.
     wides, narrows = ["#"] if wide == "+/#" else wide.split("/"), narrow.split("/")
     if narrow.startswith("$") and wides[0] in {"+", "#"}:
         return False
@@ -158,7 +163,10 @@ def covers(wide: str, narrow: str) -> bool:
 
 
 def parse(text: str) -> Pattern:
-    """Parse a topic pattern such as ``devices/<int:device_id>/data`` or ``devices/{device_id}/#``. Raises TopicError."""
+    """Return a topic pattern such as ``devices/<int:device_id>/data`` or ``devices/{device_id}/#``, parsed.
+
+    Raise TopicError for what is not a topic pattern.
+    """
     _check_text(text, "topic pattern")
     levels = text.split("/")
     segments = tuple(_segment(level, text, last=position == len(levels) - 1) for position, level in enumerate(levels))
@@ -171,15 +179,15 @@ def parse(text: str) -> Pattern:
 
 
 def _segment(level: str, text: str, *, last: bool) -> Segment:
-    """Give one level of the pattern ``text`` as what it takes."""
+    """Return what one level of the pattern ``text`` takes. Raise TopicError where it is wrong."""
     if level == "+":
         return Level(None, CONVERTERS["str"])
     found = _PARAMETER.match(level)
     if level != "#" and found is None:
         if any(character in level for character in "<>{}"):
             raise TopicError(
-                f"topic pattern {text!r}: {level!r} is not a whole parameter; write <name> or {{name}} for a whole "
-                "level, since MQTT's wildcards take no parts of levels"
+                f"topic pattern {text!r}: {level!r} is not a whole parameter. Write <name> or {{name}} for a whole "
+                "level, since MQTT's wildcards do not take parts of levels"
             )
         if "+" in level or "#" in level:
             raise TopicError(f"topic pattern {text!r}: a wildcard takes a whole level, not a part like {level!r}")
@@ -191,17 +199,17 @@ def _segment(level: str, text: str, *, last: bool) -> Segment:
         return Rest(None)
     name = found["b"] if found["b"] is not None else found["d"]
     if not name.isidentifier():
-        raise TopicError(f"topic pattern {text!r}: {name!r} is no name for a parameter; use letters, digits and _")
+        raise TopicError(f"topic pattern {text!r}: {name!r} cannot be the name of a parameter. Use letters, digits and _")
     if kind == "path":
         return Rest(name)
     if kind not in CONVERTERS:
         known = ", ".join([*CONVERTERS, "path"])
-        raise TopicError(f"topic pattern {text!r}: there is no converter {kind!r}; there are {known}")
+        raise TopicError(f"topic pattern {text!r}: there is no converter {kind!r}. There are {known}")
     return Level(name, CONVERTERS[kind])
 
 
 def takes(converter: Converter, level: str) -> bool:
-    """Say whether ``converter`` takes ``level``."""
+    """Return whether ``converter`` takes ``level``."""
     if converter.convert is str:
         return True
     try:

@@ -1,4 +1,4 @@
-"""What time it is, and waiting: real in the worker, moved by hand in tests of applications."""
+"""The time, and waiting: real in the worker, moved by hand in tests of applications."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from core.runtime.runtime import Part, current
 
 
 class Clock(Protocol):
-    """Where pauses between runs, and periodic work, take their time from."""
+    """The source of time for pauses between runs and for periodic work."""
 
     def time(self) -> float:
         """Return the time in seconds since the epoch."""
 
     def monotonic(self) -> float:
-        """Return the seconds since some moment, which never go back."""
+        """Return the seconds since some moment. They never go back."""
 
     async def sleep(self, seconds: float) -> None:
         """Wait for ``seconds``."""
 
 
 class SystemClock:
-    """The machine's own."""
+    """The machine's own clock."""
 
     def time(self) -> float:
         """Return the time in seconds since the epoch."""
         return time()
 
     def monotonic(self) -> float:
-        """Return the seconds since some moment, which never go back."""
+        """Return the seconds since some moment. They never go back."""
         return monotonic()
 
     async def sleep(self, seconds: float) -> None:
@@ -53,7 +53,7 @@ class ManualClock:
         return self._now
 
     def monotonic(self) -> float:
-        """Return the same time: it is never moved back."""
+        """Return the same time, since it is never moved back."""
         return self._now
 
     async def sleep(self, seconds: float) -> None:
@@ -63,13 +63,13 @@ class ManualClock:
         await due
 
     def next_due(self) -> float | None:
-        """Return the time at which the next sleeper wakes; None if nobody sleeps."""
+        """Return the time at which the next sleeper wakes, or None if nobody sleeps."""
         while self._sleeping and self._sleeping[0][2].done():
             heapq.heappop(self._sleeping)
         return self._sleeping[0][0] if self._sleeping else None
 
     def move_to(self, then: float) -> None:
-        """Set the clock, and wake those whose time has come."""
+        """Move the clock to the time ``then``, in seconds since the epoch, and wake the sleepers whose time has come."""
         self._now = max(self._now, then)
         while self._sleeping and self._sleeping[0][0] <= self._now:
             _, _, due = heapq.heappop(self._sleeping)

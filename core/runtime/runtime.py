@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Part(Generic[T]):
-    """Something that each application has one of. ``make`` makes it when it is asked for the first time.
+    """Something that each application has one of. ``make`` makes it when an application first asks for it.
 
     The module that knows the part declares it, so that nothing here knows any of them:
 

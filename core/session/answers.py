@@ -1,4 +1,4 @@
-"""Requests that wait for the answers of devices, and the answers as they come in."""
+"""The requests that wait for answers of devices, and the answers that come in."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("routemq.requests")
 
 MAX_WAITING = 1_000
-"""Requests under way at once; further ones wait for their turn within their own timeout."""
+"""Requests under way at once. Further ones wait for their turn, within their own timeout."""
 TELL_EVERY = 60.0
-"""Seconds between two log lines on answers that nobody waits for."""
+"""Seconds between two log lines about answers that nobody waits for."""
 
 
 class _Line:
@@ -38,11 +38,11 @@ class _Line:
 
 
 class Answers:
-    """The listener of the publisher's session: gives each answer to the request that waits for it.
+    """The listener of the publisher's session. It hands each answer to the request that waits for it.
 
-    By MQTT 5 an answer comes on ``response_topic`` and carries the correlation data of its request (4.10). A request with a
-    topic filter of its own gets the next message on that, behind the older requests with the same filter. ``late`` counts
-    the messages that nobody waits for (any more), and those that were retained before.
+    An answer by MQTT 5 comes on ``response_topic`` and carries the correlation data of its request (MQTT 5, 4.10). A
+    request with a topic filter of its own gets the next message on that, behind the older requests with the same filter.
+    ``late`` counts the messages that nobody waits for, and those that were retained before.
     """
 
     def __init__(self, session: Session, response_topic: str) -> None:
@@ -52,7 +52,7 @@ class Answers:
         self._filters = Filters(session)
         self._slots = asyncio.Semaphore(MAX_WAITING)
         self._numbers = count(1)
-        # Whoever asked under the same response topic before had another one: its answers are not taken for ours.
+        # Whoever used the same response topic before had another word, so that its answers are not taken for ours.
         self._word = secrets.token_bytes(8)
         self._by_correlation: dict[bytes, asyncio.Future[Message]] = {}
         self._lines: dict[str, _Line] = {}
@@ -72,14 +72,14 @@ class Answers:
     # -- told by the session -------------------------------------------------------------------------------------------
 
     def connected(self, connack: Connack) -> None:
-        """Subscribe again, once the connection stands."""
+        """Subscribe again on the new connection."""
         self._filters.connected()
 
     def disconnected(self) -> None:
-        """Keep all requests waiting: their answers may come on the next connection."""
+        """Let all requests wait on. Their answers may come on the next connection."""
 
     def receive(self, message: Message) -> None:
-        """Give an answer to its request; acknowledge it at once."""
+        """Acknowledge an answer and hand it to its request."""
         if message.qos:
             self._session.acknowledge([message])
         waiting = None if message.retain else self._waiting_for(message)
@@ -91,11 +91,11 @@ class Answers:
         if not self._told or now - self._told_at >= TELL_EVERY:
             number, self._told, self._told_at = self.late - self._told, self.late, now
             log.warning(
-                "%d answer%s came late, or to no request, the latest on %s", number, "s" * (number != 1), message.topic[:200]
+                "%d answer%s came late or to no request, the latest on %s", number, "s" * (number != 1), message.topic[:200]
             )
 
     def _waiting_for(self, message: Message) -> asyncio.Future[Message] | None:
-        """Take the request that ``message`` answers out of those that wait."""
+        """Remove the request that ``message`` answers from those that wait, and return its future. None if there is none."""
         if message.topic == self._response_topic and message.properties is not None:
             found = self._by_correlation.pop(message.properties.get("correlation_data", b""), None)
             if found is not None and not found.done():
@@ -107,14 +107,17 @@ class Answers:
             for topic_filter, line in self._lines.items()
             if ("+" in topic_filter or "#" in topic_filter) and matches(topic_filter, message.topic)
         ]
-        # One that was cancelled in this turn of the event loop stands there still.
+        # A request that was cancelled in this turn of the event loop still stands here.
         oldest = min((number for line in lines for number, one in line.waiting.items() if not one.done()), default=None)
         return next((line.waiting.pop(oldest) for line in lines if oldest in line.waiting), None) if oldest else None
 
     # -- asked by requests ---------------------------------------------------------------------------------------------
 
     async def ask(self, publication: Publication, *, timeout: float, reply: str | None) -> Message:
-        """Publish and wait for the answer, for ``timeout`` seconds in all; see ``core.request.request``."""
+        """Publish, and return the answer. See ``core.request.request``.
+
+        Raise RequestTimeoutError where none has come within ``timeout`` seconds in all.
+        """
         try:
             async with asyncio.timeout(timeout), self._slots:
                 if reply is None:
@@ -127,12 +130,15 @@ class Answers:
         properties = publication.properties or {}
         taken = {"response_topic", "correlation_data"} & properties.keys()
         if taken:
-            raise RequestError(f"request() sets {' and '.join(sorted(taken))} itself, unless it is given reply=")
+            raise RequestError(
+                f"request() sets {' and '.join(sorted(taken))} itself. Leave it out of properties=, or name the topic of "
+                "the answer: request(..., reply='...')"
+            )
         await self._session.connected()
         if self._session.connack is not None and self._session.connack.version != "5":
             raise RequestError(
-                f"the connection speaks MQTT {self._session.connack.version}, which has no response topics: name the topic "
-                f"on which {publication.topic!r} answers, request(..., reply='...')"
+                f"the connection speaks MQTT {self._session.connack.version}, which has no response topics. Name the topic "
+                f"on which {publication.topic!r} answers: request(..., reply='...')"
             )
         await self._filters.add(Subscription(self._response_topic, 1, retained=False))
         correlation = self._word + next(self._numbers).to_bytes(8, "big")
@@ -163,11 +169,11 @@ class Answers:
         return await waiting
 
     async def stop(self) -> None:
-        """Have those that still wait fail with a ConnectionLostError."""
+        """End the requests that still wait with a ConnectionLostError."""
         await self._filters.stop()
         lines = [line.waiting for line in self._lines.values()]
         for waiting in [*self._by_correlation.values(), *(one for line in lines for one in line.values())]:
             if not waiting.done():
                 waiting.set_exception(ConnectionLostError("the connection was closed before the answer came"))
-                # It is seen by its request, unless that still waits for its PUBACK.
+                # Its request sees the error, unless that still waits for its PUBACK.
                 waiting.exception()

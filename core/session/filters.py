@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class Filters:
-    """Filters of a session that begins anew with each connection.
+    """The topic filters of a session that begins anew with each connection.
 
-    What is wanted and what the broker has are made equal by one task, one step after the other: what changes while it
-    waits for the broker goes out together, and a filter that is gone and wanted again cannot overtake itself.
+    One task makes what the broker has equal to what is wanted, one step after the other. What changes while it waits for
+    the broker goes out together, and a filter that is removed and added again cannot overtake itself.
     """
 
     def __init__(self, session: Session) -> None:
@@ -34,7 +34,10 @@ class Filters:
         return self._had == self._wanted.keys() and not self._waiting
 
     async def add(self, subscription: Subscription) -> None:
-        """Subscribe, now and on each later connection; return when the broker has it. Raises BrokerRefusedError."""
+        """Subscribe, now and on each later connection, and return when the broker has the topic filter.
+
+        Raise BrokerRefusedError where the broker does not take it.
+        """
         name = subscription.topic_filter
         self._wanted[name] = subscription
         if name in self._had:
@@ -54,7 +57,7 @@ class Filters:
         self._stir()
 
     def connected(self) -> None:
-        """Take note of a new connection, on which the broker has none of them."""
+        """Record a new connection, on which the broker has none of the topic filters."""
         self._had.clear()
         self._stir()
 
@@ -64,7 +67,7 @@ class Filters:
         return frozenset(self._had)
 
     async def stop(self) -> None:
-        """Leave the rest to the end of the session."""
+        """Stop. The end of the session takes the topic filters away."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -86,11 +89,11 @@ class Filters:
                 if new:
                     await self._subscribe(new)
             except ConnectionLostError:
-                # The connection is told of before the session notices: wait for the next, not for this one again.
+                # The end of a connection is heard of before the session notices. Wait for the next connection.
                 await asyncio.sleep(0.01)
 
     async def _subscribe(self, subscriptions: Sequence[Subscription]) -> None:
-        """Subscribe to all in one packet, or one by one where the broker refuses some."""
+        """Subscribe to all at once, or one by one where the broker refuses some."""
         try:
             await self._session.subscribe(subscriptions)
         except BrokerRefusedError as error:
@@ -103,7 +106,7 @@ class Filters:
             waiting = self._waiting.pop(name, None)
             if waiting is not None:
                 waiting.set_exception(error)
-                # It is seen by those who still wait for it, who may all have left.
+                # Those who still wait for it see the error. All of them may have left.
                 waiting.exception()
             return
         for subscription in subscriptions:

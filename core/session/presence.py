@@ -9,9 +9,13 @@ from core.mqtt.publication import Publication
 
 
 class Presence:
-    """What is told of the client ``client_id`` of RouteMQ ``version`` on ``topic``, retained, as JSON.
+    """The status of a worker, published as JSON and retained.
 
-    ``since`` is a time in ISO 8601, in UTC.
+    - ``topic``: the topic that it is published on.
+    - ``client_id``: the worker's client identifier, which the status names.
+    - ``version``: the version of RouteMQ, which the status names too.
+
+    The time ``since`` of a status is in ISO 8601, in UTC.
     """
 
     def __init__(self, topic: str, client_id: str, version: str) -> None:
@@ -20,15 +24,18 @@ class Presence:
         self._version = version
 
     def will(self) -> Publication:
-        """Give what the broker publishes of a worker that is gone without a word; nobody can write ``since`` before."""
+        """Return what the broker publishes of a worker that is gone without a word.
+
+        Its ``since`` is null, since nobody knows the time before.
+        """
         return self._told("offline", None)
 
     def online(self) -> Publication:
-        """Return what is told of a connection that stands."""
+        """Return the status of a worker whose connection stands."""
         return self._told("online", datetime.now(UTC))
 
     def offline(self) -> Publication:
-        """Return what is told of a worker that is about to disconnect."""
+        """Return the status of a worker that is about to disconnect."""
         return self._told("offline", datetime.now(UTC))
 
     def _told(self, status: str, since: datetime | None) -> Publication:

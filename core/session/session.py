@@ -22,31 +22,36 @@ if TYPE_CHECKING:
 log = logging.getLogger("routemq.transport")
 
 FIRST_PAUSE = 0.5
+"""Seconds before the second attempt to connect."""
 MAX_PAUSE = 30.0
+"""Seconds between two attempts to connect at the most."""
 REMIND_EVERY = 60.0
-HOLD_TIMEOUT = 2.0
+"""Seconds between two log lines about a connection that stays down."""
+MAX_HOLD = 2.0
 """Seconds that the hold on the session may take to answer."""
 
 
 class Hold(Protocol):
-    """This process's hold on a session, as far as it can be known beside the broker. Both may raise anything."""
+    """This process's hold on a session, as far as it can be known beside the broker. Both methods may raise anything."""
 
     async def is_held(self) -> bool:
-        """Say whether no other process has taken the session."""
+        """Return whether no other process has taken the session."""
 
     async def subscribed(self) -> None:
-        """Take note that the session has the filters that it should have, and no others."""
+        """Record that the session has the topic filters that it should have, and no others."""
 
 
 class Session:
-    """Keeps one connection to the broker: reconnects for ever, with growing, jittered pauses (0.5 s to 30 s).
+    """A session that keeps one connection to the broker. It reconnects for ever, with growing, jittered pauses.
 
-    ``address`` names the broker in the log. What is subscribed is told to the broker on the first connection, and again
-    on each later one on which it has lost the session; ``stale`` filters, of routes that are gone, are unsubscribed on the
-    first. ``hold`` is asked before each reconnection, since not every broker says that another client took over.
-    ``presence`` is published, retained: online on each connection, offline before DISCONNECT.
+    - ``connect``: makes each connection.
+    - ``address``: names the broker in the log.
+    - ``subscriptions``: told to the broker on the first connection, and on each later one on which it has lost the session.
+    - ``stale``: topic filters of routes that are gone. They are unsubscribed on the first connection.
+    - ``hold``: asked before each reconnection, since not every broker says that another client took over.
+    - ``presence``: the status to be published, retained: online on each connection, offline before DISCONNECT.
 
-    The log has one line when the connection is down, one a minute while it stays so or when the reason changes, and one
+    The log has one line when the connection is down, one when the reason changes, one a minute while it stays down, and one
     when it is back.
     """
 
@@ -84,26 +89,29 @@ class Session:
     # -- the connection ------------------------------------------------------------------------------------------------
 
     def start(self, listener: Listener) -> asyncio.Task[None]:
-        """Begin to connect; give the task, which ends only with ``stop`` or a SessionTakenOverError."""
+        """Begin to connect, and return the task that does. It ends with ``stop`` or a SessionTakenOverError only."""
         self._listener = listener
         self._task = asyncio.create_task(self._keep(listener), name="broker session")
         return self._task
 
     async def connected(self) -> None:
-        """Wait until a connection stands and what is to be subscribed is.
+        """Wait until a connection stands and the broker has confirmed all subscriptions.
 
-        An old session's messages come before that, and as many as there are.
+        All messages that an old session has collected come before that.
         """
         while not self._confirmed:
             await self._changed.wait()
 
     @property
     def stands(self) -> bool:
-        """Whether there is a connection, on which messages come and can be published."""
+        """Return whether there is a connection, on which messages come and can be published."""
         return self._connection is not None
 
     async def stop(self) -> None:
-        """Disconnect and keep the session: nothing is unsubscribed, so that the broker collects what comes meanwhile."""
+        """Disconnect and keep the session.
+
+        Nothing is unsubscribed, so that the broker collects what comes meanwhile.
+        """
         self._stopping = True
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -121,7 +129,7 @@ class Session:
         subscribed = False
         while not self._stopping:
             self._number += 1
-            # Messages can come, and be dealt with, before CONNECT's caller runs again: acknowledgements go here.
+            # Messages can come and be handled before this code runs again. Their acknowledgements go to this connection.
             connection = self._latest = self._connect(listener, self._number)
             held = 0.0
             try:
@@ -154,10 +162,13 @@ class Session:
             await asyncio.sleep(pauses.next())
 
     async def _begin(self, connection: Connection, connack: Connack, *, subscribed: bool) -> None:
-        """Have ``connection`` stand, and what is to be subscribed confirmed, unless this process ``subscribed`` before."""
+        """Announce that ``connection`` stands, and subscribe.
+
+        A session that the broker has kept, and on which this process ``subscribed`` before, needs no SUBSCRIBE.
+        """
         old = connack.session_present
         if old:
-            # Its messages are worked on from now on, and SUBACK may come behind all of them.
+            # Its messages come from now on, and SUBACK may come behind all of them.
             await self._stands(connection, connack)
         if not (old and subscribed):
             await self._subscribe(connection, connack)
@@ -169,25 +180,25 @@ class Session:
     async def _subscribe(self, connection: Connection, connack: Connack) -> None:
         if self._stale and connack.session_present:
             await connection.unsubscribe(self._stale)
-            log.info("unsubscribed what no route wants any more: %s", ", ".join(self._stale))
+            log.info("unsubscribed topic filters that no route wants any more: %s", ", ".join(self._stale))
         self._stale = ()
         if self._subscriptions:
             try:
                 await connection.subscribe(self._subscriptions)
             except BrokerRefusedError as error:
-                # The filters that it did accept go on.
+                # The topic filters that it did take stand.
                 log.error("%s", error)  # noqa: TRY400 - the error says it all
         if self._hold is not None:
             try:
-                async with asyncio.timeout(HOLD_TIMEOUT):
+                async with asyncio.timeout(MAX_HOLD):
                     await self._hold.subscribed()
-            except Exception as error:  # noqa: BLE001 - it is remembered at the next start then
-                log.warning("the session's topic filters could not be remembered: %s", one_line(error))
+            except Exception as error:  # noqa: BLE001 - whatever the storage raises. The next start records them
+                log.warning("the session's topic filters could not be recorded: %s", one_line(error))
 
     async def _tell(self, connection: Connection, status: Publication) -> None:
-        """Write the worker's status; its PUBACK, which cannot be read while reading is paused, is not waited for.
+        """Send the worker's status, and do not wait for its PUBACK, which cannot be read while reading is paused.
 
-        Should the connection end before it, the status is told again on the next one.
+        Should the connection end before PUBACK, the status is sent again on the next one.
         """
 
         async def tell() -> None:
@@ -196,28 +207,28 @@ class Session:
             except ConnectionLostError:
                 log.debug("the connection was lost before the status was acknowledged")
             except BrokerRefusedError as error:
-                # Mosquitto hangs up as well, so that to try it again would cost every later connection.
+                # Mosquitto hangs up as well, so that each further status would cost a connection.
                 self._presence = None
-                log.warning("the status on %s is told no more: %s", status.topic, one_line(error, name=False))
+                log.warning("no further status is sent on %s: %s", status.topic, one_line(error, name=False))
 
         self._telling = asyncio.create_task(tell(), name="tell status")
-        # Nothing else is published on this connection, so that one turn of the event loop writes it.
+        # Nothing else is published on this connection, so that one turn of the event loop sends it.
         await asyncio.sleep(0)
 
     async def _is_held(self) -> bool:
         if self._hold is None:
             return True
         try:
-            async with asyncio.timeout(HOLD_TIMEOUT):
+            async with asyncio.timeout(MAX_HOLD):
                 return await self._hold.is_held()
-        except Exception as error:  # noqa: BLE001 - the database may be down with the network; what is not known stops nothing
-            log.debug("whether the session is held could not be found out: %s", one_line(error))
+        except Exception as error:  # noqa: BLE001 - the database may be down like the network. What is unknown stops nothing
+            log.debug("it could not be found out who holds the session: %s", one_line(error))
             return True
 
     def _taken_over(self) -> SessionTakenOverError:
         return SessionTakenOverError(
-            f"another client took over the session at {self._address}: it has the same client identifier; give each worker "
-            "an MQTT_CLIENT_ID of its own"
+            f"another client with the same client identifier took over the session at {self._address}. Set another "
+            "MQTT_CLIENT_ID for each worker"
         )
 
     async def _stands(self, connection: Connection, connack: Connack) -> None:
@@ -245,9 +256,9 @@ class Session:
         now = monotonic()
         if self._down_since is None:
             self._down_since = now
-            log.error("%s; trying again until it answers", what)
+            log.error("%s. Trying again until it answers", what)
         elif what != self._told or now - self._told_at >= REMIND_EVERY:
-            log.error("%s; down for %.0f s now", what, now - self._down_since)
+            log.error("%s. Down for %.0f s now", what, now - self._down_since)
         else:
             return
         self._told, self._told_at = what, now
@@ -255,15 +266,15 @@ class Session:
     # -- for the consumer ----------------------------------------------------------------------------------------------
 
     def acknowledge(self, messages: Sequence[Message]) -> None:
-        """Acknowledge those of ``messages`` that came in on the present connection, in order."""
+        """Acknowledge those of ``messages`` that came on the present connection, in order."""
         if self._latest is not None:
             number = self._number
             self._latest.acknowledge([message.packet_id for message in messages if message.connection == number])
 
     def pause_reading(self) -> None:
-        """Stop reading, on later connections too."""
+        """Stop reading, also on later connections."""
         self._paused = True
-        # Also one that waits for its SUBACK: what a session has collected comes before it.
+        # A connection that waits for its SUBACK is paused too. What the session has collected comes before SUBACK.
         if self._latest is not None:
             self._latest.pause_reading()
 
@@ -274,14 +285,14 @@ class Session:
             self._latest.resume_reading()
 
     async def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
-        """Subscribe on the present connection, waiting for one where there is none; the next one is not told again.
+        """Subscribe on the present connection, or wait for one. The subscription is not repeated on the next connection.
 
-        Raises BrokerRefusedError or ConnectionLostError.
+        Raise BrokerRefusedError or ConnectionLostError.
         """
         await (await self._standing()).subscribe(subscriptions)
 
     async def unsubscribe(self, topic_filters: Sequence[str]) -> None:
-        """Unsubscribe on the present connection, waiting for one where there is none. Raises ConnectionLostError."""
+        """Unsubscribe on the present connection, or wait for one. Raise ConnectionLostError."""
         await (await self._standing()).unsubscribe(topic_filters)
 
     async def _standing(self) -> Connection:
@@ -290,10 +301,10 @@ class Session:
         return self._connection
 
     async def publish(self, publication: Publication) -> None:
-        """Publish, waiting for a connection where there is none.
+        """Publish on the present connection, or wait for one.
 
-        At QoS 1 it is sent again on the next connection until the broker has acknowledged it; at QoS 0 it is sent once.
-        Raises BrokerRefusedError.
+        At QoS 1 the message is sent again on each next connection until the broker has acknowledged it. At QoS 0 it is sent
+        once. Raise BrokerRefusedError.
         """
         while True:
             connection = await self._standing()
@@ -302,7 +313,7 @@ class Session:
             except ConnectionLostError:
                 if publication.qos == 0:
                     return
-                # The connection is told of before this one notices: wait for the next, not for this one again.
+                # The end of a connection is heard of before the session notices. Wait for the next connection.
                 if self._connection is connection:
                     await asyncio.sleep(0.01)
             else:

@@ -7,38 +7,44 @@ from typing import TYPE_CHECKING
 from core.errors import SettingsError
 
 if TYPE_CHECKING:
-    from core.transport.connection import Connect, Connection, Listener
+    from core.transport.connection import Connect
+    from core.transport.fallback import Transport
     from core.transport.options import ConnectOptions
 
 
 def connector(options: ConnectOptions) -> Connect:
-    """Give what makes connections with ``options``; what it learns of the broker's version it keeps for the next one.
+    """Return what makes connections with ``options``. The broker's version, once found, is kept for the next connection.
 
-    "auto" takes the native transport for MQTT 5 over TCP, TLS and Unix sockets, and aiomqtt for everything else. Raises
-    SettingsError where "native" is asked for what it cannot do.
+    "auto" takes the native transport for MQTT 5 over TCP, TLS and Unix sockets, and aiomqtt for everything else. Raise
+    SettingsError where "native" is asked for something that it cannot do.
     """
-    # Neither is loaded where memory is enough.
-    from core.transport.aiomqtt.connection import AiomqttConnection, Version  # noqa: PLC0415
-
-    version = Version(options.version)
     able = options.version == "5" and not options.websocket
     if options.transport == "native" and not able:
         raise SettingsError(
-            "MQTT_TRANSPORT=native speaks MQTT 5 over TCP, TLS and Unix sockets (mqtt://, mqtts://, unix://); write "
+            "MQTT_TRANSPORT=native speaks MQTT 5 over TCP, TLS and Unix sockets only (mqtt://, mqtts://, unix://). Write "
             "MQTT_TRANSPORT=auto"
         )
     if options.scheme == "unix" and (not able or options.transport == "aiomqtt"):
         raise SettingsError("MQTT_URL=unix://... needs MQTT_VERSION=5 and MQTT_TRANSPORT=auto or native")
-    if options.transport == "native" or options.scheme == "unix":
-        from core.transport.native.connection import NativeConnection  # noqa: PLC0415
+    transport = _native() if able and options.transport != "aiomqtt" else _aiomqtt()
+    if options.version == "5" and options.transport != "native" and options.scheme != "unix":
+        from core.transport.fallback import FallbackConnection, SpokenVersion  # noqa: PLC0415 - see below
 
-        return lambda listener, number: NativeConnection(options, listener, number)
-    if options.transport == "auto" and able:
-        from core.transport.fallback import FallbackConnection  # noqa: PLC0415
+        spoken = SpokenVersion()
+        return lambda listener, number: FallbackConnection(options, spoken, transport, listener, number)
+    return lambda listener, number: transport(options, listener, number)
 
-        return lambda listener, number: FallbackConnection(options, version, listener, number)
 
-    def connect(listener: Listener, number: int) -> Connection:
-        return AiomqttConnection(options, version, listener, number)
+# A library is loaded where its transport is used. Tests of applications need none.
 
-    return connect
+
+def _native() -> Transport:
+    from core.transport.native.connection import NativeConnection  # noqa: PLC0415
+
+    return NativeConnection
+
+
+def _aiomqtt() -> Transport:
+    from core.transport.aiomqtt.connection import AiomqttConnection  # noqa: PLC0415
+
+    return AiomqttConnection

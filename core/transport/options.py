@@ -1,4 +1,4 @@
-"""How to connect to a broker: everything in one value."""
+"""How to connect to a broker: one value with all options."""
 
 from __future__ import annotations
 
@@ -19,9 +19,22 @@ PORTS = {"unix": 0, "mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443, "embedded
 class ConnectOptions:
     """What CONNECT and the network connection need.
 
-    ``version`` "5" falls back to 3.1.1 where the broker refuses it. Times are in seconds. ``clean_start`` begins a new
-    session (MQTT 5, 3.1.2.4); ``session_expiry`` is how long the broker keeps it after the connection ended. Files are
-    PEM; without ``ca_file`` the system's authorities are trusted. ``transport`` is "auto", "native" or "aiomqtt".
+    - ``scheme``: one of PORTS.
+    - ``host``, ``port``: the broker's address.
+    - ``path``: the path of a WebSocket, or the file of a Unix socket.
+    - ``username``, ``password``: what the broker lets in by.
+    - ``client_id``: the client identifier, which names the session.
+    - ``version``: "5" or "3.1.1". "5" falls back to 3.1.1 where the broker does not speak MQTT 5.
+    - ``clean_start``: whether a new session begins (MQTT 5, 3.1.2.4).
+    - ``session_expiry``: seconds that the broker keeps the session after the connection has ended (MQTT 5, 3.1.2.11.2).
+    - ``keepalive``: seconds between two packets at the most (MQTT 5, 3.1.2.10).
+    - ``receive_maximum``: how many messages the broker may send unacknowledged (MQTT 5, 3.1.2.11.3).
+    - ``ca_file``: the authorities to trust, in PEM. Without it, the system's are trusted.
+    - ``cert_file``, ``key_file``, ``key_password``: the client's certificate and key, in PEM.
+    - ``tls_verify``: whether the broker's certificate is checked.
+    - ``connect_timeout``: seconds for the network connection and CONNACK together.
+    - ``transport``: "auto", "native" or "aiomqtt".
+    - ``will``: what the broker publishes when the connection breaks (MQTT 5, 3.1.2.5).
     """
 
     scheme: str
@@ -47,17 +60,17 @@ class ConnectOptions:
 
     @property
     def tls(self) -> bool:
-        """Whether the connection is encrypted."""
+        """Return whether the connection is encrypted."""
         return self.scheme in {"mqtts", "wss"}
 
     @property
     def websocket(self) -> bool:
-        """Whether MQTT is carried by WebSocket."""
+        """Return whether MQTT is carried by WebSocket."""
         return self.scheme in {"ws", "wss"}
 
     @property
     def address(self) -> str:
-        """The broker's address for people, without credentials."""
+        """Return the broker's address for people, without credentials."""
         if self.scheme == "unix":
             return f"unix://{self.path}"
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -66,7 +79,7 @@ class ConnectOptions:
 
 
 def parse_url(url: str) -> ConnectOptions:
-    """Give the options that an MQTT_URL holds; credentials in it are percent-encoded. Raises SettingsError."""
+    """Return the options that an MQTT_URL holds. Its credentials are percent-encoded. Raise SettingsError."""
     shown = mask(url)
     try:
         parts = urlsplit(url)
@@ -74,29 +87,29 @@ def parse_url(url: str) -> ConnectOptions:
     except ValueError:
         # What urlsplit says of it may repeat a part of the password.
         raise SettingsError(
-            f"MQTT_URL={shown}: host or port cannot be read, ports are 1 to 65535; percent-encode special characters of "
-            "user and password; write for instance mqtt://user:pass@host:1883"
+            f"MQTT_URL={shown}: host or port cannot be read. Ports are 1 to 65535. Percent-encode special characters of "
+            "user and password. Write for instance mqtt://user:pass@host:1883"
         ) from None
     if parts.scheme not in PORTS:
         raise SettingsError(
-            f"MQTT_URL={shown}: the scheme {parts.scheme!r} is none of {', '.join(PORTS)}; write for instance "
+            f"MQTT_URL={shown}: the scheme {parts.scheme!r} is none of {', '.join(PORTS)}. Write for instance "
             "mqtt://user:pass@host:1883"
         )
     if parts.scheme == "unix":
         if parts.netloc or not parts.path.startswith("/") or parts.query or parts.fragment:
             raise SettingsError(
-                f"MQTT_URL={shown}: write the socket's absolute path, for instance unix:///run/mosquitto.sock"
+                f"MQTT_URL={shown} is not a socket's absolute path. Write for instance unix:///run/mosquitto.sock"
             )
         return ConnectOptions(scheme="unix", host="localhost", port=0, path=unquote(parts.path))
     if not parts.hostname:
-        raise SettingsError(f"MQTT_URL={shown}: it names no host; write for instance mqtt://user:pass@host:1883")
+        raise SettingsError(f"MQTT_URL={shown} names no host. Write for instance mqtt://user:pass@host:1883")
     if parts.query or parts.fragment or (parts.path.strip("/") and parts.scheme not in {"ws", "wss"}):
         raise SettingsError(
-            f"MQTT_URL={shown}: nothing may stand behind host and port, except a path with ws and wss; percent-encode "
+            f"MQTT_URL={shown}: nothing may stand behind host and port, except a path with ws and wss. Percent-encode "
             "special characters of user and password"
         )
     if port == 0:
-        raise SettingsError(f"MQTT_URL={shown}: port 0 is none; ports are 1 to 65535")
+        raise SettingsError(f"MQTT_URL={shown}: port 0 cannot be used. Ports are 1 to 65535")
     return ConnectOptions(
         scheme=parts.scheme,
         host=parts.hostname,

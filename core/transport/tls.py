@@ -1,4 +1,4 @@
-"""TLS to a broker: whom to trust, and which certificate to show."""
+"""TLS to a broker: which authorities to trust, and which certificate to show."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class _TlsSocket(ssl.SSLSocket):
-    """paho drops a socket whose handshake failed without closing it."""
+    """A socket that closes itself when its handshake fails. paho would drop it and leave it open."""
 
     def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - the standard library's signature
         try:
@@ -23,11 +23,11 @@ class _TlsSocket(ssl.SSLSocket):
 
 
 def tls_context(options: ConnectOptions) -> ssl.SSLContext:
-    """Give the context of connections with ``options``. Raises SettingsError for a file that cannot be used."""
+    """Return the TLS context of connections with ``options``. Raise SettingsError for a file that cannot be used."""
     try:
         context = ssl.create_default_context(cafile=options.ca_file)
     except (OSError, ssl.SSLError) as error:
-        raise SettingsError(f"MQTT_CA_FILE={options.ca_file}: {one_line(error)}") from None
+        raise SettingsError(f"MQTT_CA_FILE={options.ca_file} cannot be used: {one_line(error)}") from None
     context.sslsocket_class = _TlsSocket
     if not options.tls_verify:
         context.check_hostname = False
@@ -36,5 +36,7 @@ def tls_context(options: ConnectOptions) -> ssl.SSLContext:
         try:
             context.load_cert_chain(options.cert_file, options.key_file, options.key_password or "")
         except (OSError, ssl.SSLError) as error:
-            raise SettingsError(f"MQTT_CERT_FILE={options.cert_file} with its key: {one_line(error)}") from None
+            raise SettingsError(
+                f"MQTT_CERT_FILE={options.cert_file} cannot be used with its key: {one_line(error)}"
+            ) from None
     return context

@@ -94,7 +94,7 @@ async def test_a_schema_and_limits_of_the_settings(project: Projects, publisher:
     reasons = sorted(reason for (reason,) in one.rows("SELECT reason FROM routemq_dead_letters"))
     assert "no route takes the topic 'readings/one': 'one' is no int for 'device'" in reasons[0]
     assert reasons[0].endswith("\n0.value: got 'warm', expected a number")
-    assert "2,002 bytes, at most 2,000 are taken" in reasons[1]
+    assert "2,002 bytes. At most 2,000 are accepted" in reasons[1]
     assert "more than 2,000 bytes when it is decompressed (gzip)" in reasons[2]
     assert "more than 3 lists and maps" in reasons[3]
     assert reasons[4] == "SchemaError: 0.value: got 'warm', expected a number\n0.unit: got null, expected text"
@@ -105,8 +105,8 @@ async def test_a_schema_and_limits_of_the_settings(project: Projects, publisher:
     assert len([line for line in said.splitlines() if "readings/" in line]) == 5
     code, said = await one.command("dead-letters", "replay", "--all")
     assert code == 1
-    assert "0 replayed, 5 failed again and stay" in said
-    assert "at most 2,000 are taken" in said
+    assert "0 replayed and removed, 5 kept after failing again" in said
+    assert "At most 2,000 are accepted" in said
 
 
 async def test_a_megabyte_that_is_good_is_stored(project: Projects, publisher: Publishers) -> None:

@@ -85,7 +85,7 @@ async def test_a_codec_whose_library_is_missing_stops_the_start_with_what_to_ins
 async def test_a_schema_that_cannot_be_stops_the_start(project: Projects) -> None:
     code, said = await project({"telemetry": ROUTER.replace('"t/<name>"', '"t/<name>", schema=Router')}).command("run")
     assert code == 1
-    one_error(said, "route 't/<name>' at", "telemetry.py:", "schema=Router", "pydantic cannot make a schema of it")
+    one_error(said, "route 't/<name>' at", "telemetry.py:", "schema=Router", "pydantic cannot make a schema of this type")
 
 
 async def test_a_module_without_a_router_stops_the_start(project: Projects) -> None:
@@ -194,7 +194,7 @@ async def test_something_else_on_the_port_is_one_clear_line(project: Projects) -
     with socket.create_server(("127.0.0.1", port)):
         code, said = await project(MQTT_URL=f"embedded://127.0.0.1:{port}").command("run")
     assert code == 1
-    one_error(said, str(port), "choose another port")
+    one_error(said, str(port), "Choose another port")
     assert "Traceback" not in said
 
 

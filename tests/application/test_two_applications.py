@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -99,4 +100,4 @@ async def test_two_applications_live_in_one_process(tmp_path: Path, monkeypatch:
         assert not Model._is_enabled
     finally:
         for application in applications:
-            await application.stop()
+            await application.stop(asyncio.Event())

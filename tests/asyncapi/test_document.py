@@ -62,10 +62,9 @@ def invalid(validator: Draft7Validator, document: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("version", ["5", "3.1.1"])
-@pytest.mark.parametrize("group", [None, "fleet"])
-def test_a_rich_application_is_valid(official: Draft7Validator, version: str, group: str | None) -> None:
+def test_a_rich_application_is_valid(official: Draft7Validator, version: str) -> None:
     one = Server("[::1]:443", "wss", version, "/mqtt", "Behind a proxy.", password=True, certificate=True)
-    assert invalid(official, describe(build(), ABOUT, one, group=group)) == []
+    assert invalid(official, describe(build(), ABOUT, one)) == []
 
 
 def test_the_example_application_is_valid(official: Draft7Validator) -> None:
@@ -284,10 +283,9 @@ def test_the_broker_is_told_as_asyncapi_names_it(
     assert invalid(official, document) == []
 
 
-def test_a_shared_group_is_told() -> None:
-    document = describe(build(), ABOUT, SERVER, group="fleet")
-    assert document["channels"]["other"]["description"] == "Subscribed to as `$share/fleet/other`."
-    assert document["operations"]["echo"]["bindings"]["mqtt"]["x-shared-group"] == "fleet"
+def test_the_topic_filter_and_the_quality_of_service_are_told(document: dict[str, Any]) -> None:
+    assert document["channels"]["other"]["description"] == "Subscribed to as `other`."
+    assert document["operations"]["echo"]["bindings"]["mqtt"] == {"qos": 1, "retain": False, "bindingVersion": "0.2.0"}
 
 
 def test_the_schemas_of_replies_have_the_examples_of_their_authors(document: dict[str, Any]) -> None:

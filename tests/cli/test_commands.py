@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
+from rich.console import Console
 
-from bootstrap.commands.replay import TopicMaker
+from bootstrap.commands.replay import TopicTemplate
+from bootstrap.commands.show import routes_table, settings_table
 from bootstrap.commands.simulate import readings
+from bootstrap.discovery import discover
+from config.settings import Settings
 from core import __version__
 from core.errors import TopicError
 from tests.support.waiting import until
@@ -58,6 +63,15 @@ async def test_config_shows_values_and_where_they_come_from(project: Projects) -
     assert "s3cr3t" not in said
 
 
+def test_nothing_is_cut_off_on_a_narrow_terminal() -> None:
+    narrow = Console(file=io.StringIO(), width=60)
+    settings_table(Settings(), narrow)
+    routes_table(discover(), narrow)
+    said = narrow.file.getvalue()  # type: ignore[attr-defined]
+    assert max(len(line) for line in said.splitlines()) == 60
+    assert "…" not in said
+
+
 async def test_publish_sends_one_message(project: Projects) -> None:
     one = project()
     await one.start().ready()
@@ -83,9 +97,9 @@ async def test_replay_makes_topics_of_fields_and_says_what_it_changed(project: P
     file.write_text("".join(json.dumps(line) + "\n" for line in lines) + "\nnot json\n[1]\n")
     code, said = await one.command("replay", "data.jsonl", "--topic", "rtl_433/<model>/{id}", "--rate", "1000")
     assert code == 1
-    assert "line 7 is passed over" in said
-    assert "line 8 is passed over: not a JSON object" in said
-    assert "'B/C+#' cannot be a topic level, 'B_C__' was used" in said
+    assert "line 7 is skipped" in said
+    assert "line 8 is skipped: not a JSON object" in said
+    assert "'B/C+#' cannot be a topic level, so 'B_C__' was used" in said
     assert "5 sent, 5 acknowledged" in said
     await until(lambda: one.count("rtl433_readings") == 5)
     stored = sorted(one.rows("SELECT model, device_id FROM rtl433_readings"))
@@ -99,7 +113,7 @@ async def test_replay_makes_topics_of_fields_and_says_what_it_changed(project: P
 @pytest.mark.parametrize("template", ["", "a/+/<x>", "a/#"])
 def test_a_template_that_makes_no_topics_is_refused(template: str) -> None:
     with pytest.raises(TopicError):
-        TopicMaker(template)
+        TopicTemplate(template)
 
 
 def test_simulated_readings_are_believable() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
+import sys
+
 import pytest
 
 from tests.support.waiting import until
-from tests.support.worker import Projects, Publishers
+from tests.support.worker import Projects, Publishers, clean_environment
 
 BROKEN = """
 from app.models.thing import Thing
@@ -69,7 +73,7 @@ async def test_they_are_run_again_after_the_fix_and_leave_the_table_when_they_su
     (one.folder / "app" / "routers" / "things.py").write_text(FIXED)
     code, said = await one.command("dead-letters", "replay", "--route", "things")
     assert code == 1
-    assert "2 replayed, 2 failed again and stay" in said
+    assert "2 replayed and removed, 2 kept after failing again" in said
     assert sorted(one.rows("SELECT name, value, attempt FROM things")) == [("a", 1, 1), ("b", 0, 3), ("c", 0, 3)]
     left = [row[0] for row in one.rows("SELECT topic FROM routemq_dead_letters ORDER BY id")]
     assert sorted(left) == ["things/a", "things/d"]
@@ -91,11 +95,21 @@ async def test_without_a_database_they_are_in_the_file(project: Projects, publis
     assert "2 dead-lettered" in worker.output
     _, said = await one.command("dead-letters", "list")
     assert said.splitlines()[-1] == "2 dead letters"
+    narrow = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "main.py", "dead-letters", "list"],
+        cwd=one.folder, env=clean_environment() | {"COLUMNS": "60"}, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    # On a narrow terminal the rest gives way to the id and the time.
+    assert [line.split()[:1] for line in narrow.stdout.splitlines()[:3]] == [["id"], ["1"], ["2"]]
     _, said = await one.command("dead-letters", "show", "2")
     assert "00 ff" in said
     (one.folder / "app" / "routers" / "things.py").write_text(FIXED)
-    assert await one.command("dead-letters", "replay", "1") == (0, "1 replayed, 0 failed again and stay\n")
-    assert await one.command("dead-letters", "replay", "--all") == (0, "1 replayed, 0 failed again and stay\n")
+    assert await one.command("dead-letters", "replay", "1") == (0, "1 replayed and removed, 0 kept after failing again\n")
+    assert await one.command("dead-letters", "replay", "--all") == (
+        0,
+        "1 replayed and removed, 0 kept after failing again\n",
+    )
     assert await one.command("dead-letters", "list") == (0, "0 dead letters\n")
 
 

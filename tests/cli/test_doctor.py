@@ -30,7 +30,7 @@ async def test_all_is_well_before_the_first_start_and_beside_a_worker(project: P
     found = findings(said)
     assert code == 0
     assert "MQTT 5" in found["broker"][1]
-    assert found["dead letters"][0] == "look"
+    assert found["dead letters"][0] == "warn"
     assert found["dead letters"][1].startswith("1 of at most 100,000")
     assert await worker.stop() == 0
     assert "taken over" not in worker.output
@@ -41,9 +41,9 @@ async def test_what_the_broker_can_do_and_the_database_is(project: Projects, tmp
     code, said = await project(MQTT_URL=broker.url, DATABASE_URL=postgres().new_database()).command("doctor")
     found = findings(said)
     assert code == 1
-    assert [name for name, (state, _) in found.items() if state == "fails"] == ["migrations"]
-    assert found["migrations"][1] == "0001_create_tables to be done: python main.py db upgrade"
-    assert "shared subscriptions, Receive Maximum 20, packets of 300,000 bytes" in found["broker"][1]
+    assert [name for name, (state, _) in found.items() if state == "fail"] == ["migrations"]
+    assert found["migrations"][1] == "the database lacks 0001_create_tables: run python main.py db upgrade"
+    assert "shared subscriptions, Receive Maximum 20, packets of at most 300,000 bytes" in found["broker"][1]
     assert "PostgreSQL 18" in found["database"][1]
     broker.stop()
 
@@ -60,12 +60,12 @@ async def test_everything_that_is_wrong_is_said_at_once(project: Projects) -> No
     found = findings(said)
     assert code == 1
     assert {name: state for name, (state, _) in found.items()} == {
-        "settings": "look",
-        "routes": "fails",
-        "broker": "fails",
-        "database": "fails",
+        "settings": "warn",
+        "routes": "fail",
+        "broker": "fail",
+        "database": "fail",
         "migrations": "ok",
-        "dead letters": "fails",
+        "dead letters": "fail",
         "disk": "ok",
     }
     assert "no_such_module" in found["routes"][1]
@@ -79,4 +79,4 @@ async def test_a_taken_port_is_found(project: Projects) -> None:
     with socket.create_server(("127.0.0.1", port + 1)):
         code, said = await project(MQTT_URL=f"embedded://127.0.0.1:{port}").command("doctor")
     assert code == 1
-    assert f"port {port + 1} cannot be listened on" in findings(said)["broker"][1]
+    assert f"the embedded broker cannot listen on port {port + 1}" in findings(said)["broker"][1]

@@ -87,7 +87,7 @@ def test_the_command_says_what_to_do_next_and_overwrites_nothing(folder: Path) -
     code, said = python(folder, "main.py", "make", "model", "flow_rate")
     assert (code, said) == (
         1,
-        "error: app/models/flow_rate.py is there already and stays as it is; give another name, or remove it first\n",
+        "error: app/models/flow_rate.py exists already and is not changed; choose another name, or remove the file first\n",
     )
     assert (folder / "app/models/flow_rate.py").read_text() == before
     assert python(folder, "main.py", "make", "thing", "x")[0] == 2

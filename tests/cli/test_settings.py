@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from config.settings import Settings, default_client_id, given, load, shown, unknown
+from config.settings import Settings, default_client_id, load, masked, unknown_variables, variables
 from core.errors import SettingsError
 from tests.support.worker import ROOT
 
@@ -30,7 +30,7 @@ def test_the_example_file_has_every_setting_with_its_default_and_a_comment_and_n
     for number, (name, value) in found:
         description = FIELDS[name.lower()].description
         assert description is not None
-        assert value == shown(name, FIELDS[name.lower()].default)
+        assert value == masked(name, FIELDS[name.lower()].default)
         assert lines[number - 1] == f"# {description.rstrip('.')}"
         assert lines[number - 2] == ""
     assert all(line.startswith("#") or not line for line in lines)
@@ -40,13 +40,13 @@ def test_the_example_file_with_its_lines_taken_out_of_comment_is_the_defaults(al
     text = re.sub(r"(?m)^#(?=[A-Z_]+=)", "", (ROOT / ".env.example").read_text())
     (alone / ".env").write_text(text)
     assert load() == Settings.model_validate({})
-    assert unknown() == []
+    assert unknown_variables() == []
 
 
 def test_the_documentation_has_every_setting() -> None:
     text = (ROOT / "docs" / "settings.md").read_text()
     documented = dict(re.findall(r"^\| `([A-Z_]+)` \| (?:`([^`]*)`)? ?\|", text, re.MULTILINE))
-    assert documented == {name.upper(): shown(name, field.default) for name, field in FIELDS.items()}
+    assert documented == {name.upper(): masked(name, field.default) for name, field in FIELDS.items()}
 
 
 def test_the_environment_goes_before_the_file_and_the_file_before_the_default(
@@ -56,8 +56,8 @@ def test_the_environment_goes_before_the_file_and_the_file_before_the_default(
     monkeypatch.setenv("MQTT_KEEPALIVE", "40")
     settings = load()
     assert (settings.mqtt_keepalive, settings.db_pool_size, settings.db_max_overflow) == (40, 5, 20)
-    assert given()["MQTT_KEEPALIVE"] == ("40", "environment")
-    assert given()["DB_POOL_SIZE"] == ("5", ".env")
+    assert variables()["MQTT_KEEPALIVE"] == ("40", "environment")
+    assert variables()["DB_POOL_SIZE"] == ("5", ".env")
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,8 @@ def test_passwords_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MQTT_KEY_PASSWORD", "s3cr3t")
     settings = load()
     for name in FIELDS:
-        assert "s3cr3t" not in shown(name, getattr(settings, name))
-    assert shown("mqtt_key_password", settings.mqtt_key_password) == "***"
+        assert "s3cr3t" not in masked(name, getattr(settings, name))
+    assert masked("mqtt_key_password", settings.mqtt_key_password) == "***"
     assert "s3cr3t" not in repr(settings.connect_options())
 
 

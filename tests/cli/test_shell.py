@@ -183,7 +183,7 @@ async def test_on_a_terminal_ctrl_c_stops_a_statement_and_ctrl_d_ends(project: P
 
     try:
         await until(lambda: sees("\n>>> "))
-        assert "models Thing" in seen
+        assert "models       Thing" in seen
         assert "await send(" in seen
         await type_('await send("things/a", {"value": 4})\n', "{'id': 1, 'value': 4}\r\n>>> ")
         await type_("1 / 0\n", "ZeroDivisionError: division by zero\r\n>>> ")

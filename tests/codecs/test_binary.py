@@ -107,23 +107,27 @@ def test_what_cannot_be_written_is_told_in_one_line(codec: Codec) -> None:
 @pytest.mark.parametrize(
     ("codec", "body", "said"),
     [
-        (MessagePack(), b"", "the body is empty, expected MessagePack"),
+        (MessagePack(), b"", "the body is empty. MessagePack is expected"),
         (MessagePack(), b"\x92\x01", "cut off, or a length in it is wrong"),
         (MessagePack(), b"\x01\x02", "something follows after its end"),
         (MessagePack(), b"\xc1", "a byte that MessagePack does not know"),
         (MessagePack(), b"\x81\x90\x01", "a list or a map stands as a key"),
         (MessagePack(), b"\xa1\xff", "utf-8"),
         (MessagePack(), b"\xc7\x0c\xff" + b"\xff" * 12, "nanoseconds"),
-        (Cbor(), b"", "the body is empty, expected CBOR"),
+        (Cbor(), b"", "the body is empty. CBOR is expected"),
         (Cbor(), b"\x82\x01", "cut off, or a length in it is wrong"),
         (Cbor(), b"\x01\x02", "something follows after its end"),
         (Cbor(), b"\xff", "break code"),
         (Cbor(), b"\x61\xff", "error decoding text string"),
         (Cbor(), b"\xc0\x61a", "datetime"),
-        (protobuf(Reading), b"\x0a\xff", "is no plant.Reading"),
-        (protobuf(Reading), b"\x0a\x01\xff", "is no plant.Reading"),
-        (protobuf(Reading), b"temperature=21", "is no plant.Reading"),
-        (protobuf(Reading), Other(text="x", number=1).SerializeToString(), r"none of its fields .*numbers 15, 16"),
+        (protobuf(Reading), b"\x0a\xff", "is not a plant.Reading"),
+        (protobuf(Reading), b"\x0a\x01\xff", "is not a plant.Reading"),
+        (protobuf(Reading), b"temperature=21", "is not a plant.Reading"),
+        (
+            protobuf(Reading),
+            Other(text="x", number=1).SerializeToString(),
+            r"it has none of its fields, but unknown ones .*numbers 15, 16",
+        ),
     ],
 )
 def test_what_is_none_is_refused_with_the_reason(codec: Codec, body: bytes, said: str) -> None:
@@ -207,5 +211,5 @@ def test_protobuf_with_a_schema() -> None:
     )
     with pytest.raises(SchemaError, match="at: missing, expected this field"):
         read(Message("t", Reading(name="a").SerializeToString()), Limits())
-    with pytest.raises(PayloadError, match=r"google\.protobuf\.Timestamp that is none"):
+    with pytest.raises(PayloadError, match=r"a google\.protobuf\.Timestamp cannot be read"):
         read(Message("t", Reading(at={"seconds": 2**62}).SerializeToString()), Limits())

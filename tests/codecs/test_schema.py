@@ -178,7 +178,7 @@ def test_many_faults_are_counted() -> None:
     assert len(lines) == 51
     assert lines[-1] == "and 450 more"
     lines = report(list[Reading], json.dumps([{"value": 1}] * 10 + [{}] * 2_000).encode())
-    assert lines[0] == "2,000 faults, too many to list, the first of them:"
+    assert lines[0] == "2,000 faults are too many to list. The first of them:"
     assert lines[1] == "10.value: missing, expected this field; there was an empty object"
     # Of a large list the first bad item is enough, as looking at millions takes seconds.
     lines = report(list[Reading], b"[" + b"1," * 1_000_000 + b"1]")
@@ -193,7 +193,7 @@ def test_many_faults_are_counted() -> None:
     many = {"tree": {}, "readings": [{"value": number} for number in range(10_000)]}
     assert read(Site, json.dumps(many).encode()).readings[-1] == Reading(value=9_999)
     lines = report(dict[str, int], json.dumps({str(number): "x" for number in range(2_000)}).encode())
-    assert lines == ["2,000 faults, too many to list"]
+    assert lines == ["2,000 faults are too many to list"]
 
 
 def test_json_is_as_strict_as_without_a_schema() -> None:
@@ -328,5 +328,5 @@ async def test_limits_are_those_of_the_dispatch() -> None:
         await worker.send("r", b"[[[1]]]")
         await worker.settled()
     large, deep = (letter.reason for letter in worker.dead_letters.letters)
-    assert "13 bytes, at most 10" in large
+    assert "13 bytes. At most 10" in large
     assert "more than 2 lists and maps" in deep

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from core.transport.brokers.memory import MemoryBroker
 from core.transport.connection import Subscription
 from tests.database.conftest import url_of
 from tests.support.recorder import Recorder
-from tests.support.waiting import until
+from tests.support.waiting import soon, until
 
 
 @pytest.fixture(params=["file", "sqlite", "postgresql"])
@@ -108,7 +107,7 @@ async def test_a_session_that_another_process_took_is_not_fought_for() -> None:
     assert hold.told == 1
     memory.drop_connections()
     with pytest.raises(SessionTakenOverError, match="MQTT_CLIENT_ID"):
-        await asyncio.wait_for(task, 5)
+        await soon(task)
 
 
 @pytest.mark.parametrize("answer", [True, OSError("disk")])

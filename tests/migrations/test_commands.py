@@ -99,9 +99,9 @@ async def test_run_stops_before_migrations_that_it_may_not_run(project: Projects
     assert code == 1
     (line,) = said.splitlines()
     assert line.startswith("error: the database postgresql+asyncpg://")
-    assert line.endswith(" lacks 0001_things: run python main.py db upgrade, or set DB_AUTO_MIGRATE=true")
+    assert line.endswith(" lacks the migration 0001_things: run python main.py db upgrade, or set DB_AUTO_MIGRATE=true")
     code, said = await one.command("doctor")
-    assert (code, "0001_things to be done: python main.py db upgrade" in said) == (1, True)
+    assert (code, "the database lacks 0001_things: run python main.py db upgrade" in said) == (1, True)
     assert (await one.command("dead-letters", "list"))[0] == 0
     assert await one.command("db", "upgrade") == (0, "upgraded to 0001_things\n")
     worker = await one.start().ready()

@@ -156,7 +156,7 @@ async def test_a_script_without_a_worker_has_the_database_and_says_what_is_missi
     code, said = await run(made, SCRIPT)
     assert code == 1
     assert said.splitlines()[0] == "notes 0"
-    assert "start the worker first" in said.splitlines()[-1]
+    assert "Start the worker first" in said.splitlines()[-1]
 
 
 @pytest.fixture

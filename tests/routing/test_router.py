@@ -217,7 +217,7 @@ async def two_arguments(one: Any, two: Any) -> tuple[Any, Any]:
         ({"qos": 2}, "Use qos=1"),
         ({"qos": 7}, "neither 0 nor 1"),
         ({"delivery": "perhaps"}, "not one of at_least_once, at_most_once, exactly_once"),
-        ({"codec": "yaml"}, "there is no codec 'yaml'; there are json, text, raw"),
+        ({"codec": "yaml"}, "there is no codec 'yaml'. There are json, text, raw"),
         ({"order_by": "y"}, "order_by='y' is not a parameter of the pattern. Its parameters are x"),
         ({"timeout": 0}, "not a positive number"),
         ({"retyr": Retry()}, "no option 'retyr'. Did you mean 'retry'?"),

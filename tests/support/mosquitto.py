@@ -43,11 +43,11 @@ def free_pair() -> int:
             return port
 
 
-def wait_for_port(port: int, seconds: float = 10) -> None:
+def wait_for_port(port: int, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while True:
         try:
-            socket.create_connection(("127.0.0.1", port), 0.5).close()
+            socket.create_connection(("127.0.0.1", port), 5).close()
         except OSError:
             if time.monotonic() > deadline:
                 raise
@@ -103,5 +103,5 @@ class Mosquitto:
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
             self._process.send_signal(number)
-            self._process.wait(20)
+            self._process.wait(60)
             self._process = None

@@ -32,3 +32,9 @@ async def until(condition: Callable[[], Any], seconds: float = 20, what: str = "
             return found
         assert monotonic() < deadline, f"waited {seconds} s in vain{' for ' + what if what else ''}"
         await asyncio.sleep(0.01)
+
+
+async def soon(awaited: Any, seconds: float = 60) -> Any:
+    """Return what ``awaited`` gives. The bound is generous, so that only what hangs misses it, and no busy machine."""
+    async with asyncio.timeout(seconds):
+        return await awaited

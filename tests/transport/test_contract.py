@@ -12,7 +12,7 @@ from core.errors import ConnectionLostError
 from core.mqtt.message import Properties
 from core.mqtt.publication import Publication
 from core.transport.connection import Subscription
-from tests.support.waiting import until
+from tests.support.waiting import soon, until
 from tests.transport.conftest import Broker
 
 if TYPE_CHECKING:
@@ -161,7 +161,6 @@ async def test_properties_come_through_where_the_version_has_them(broker: Broker
 async def test_a_retained_message_is_said_to_be_one_and_does_not_come_again_with_each_connection(broker: Broker) -> None:
     out, _ = await broker.open("out", clean_start=True)
     await out.publish(Publication("r/x", b"kept", qos=1, retain=True))
-    await asyncio.sleep(0.05)
     first, heard = await broker.open("in", one("r/#"))
     await until(lambda: heard.messages)
     assert [(m.body, m.retain) for m in heard.messages] == [(b"kept", True)]
@@ -200,7 +199,7 @@ async def test_after_the_end_nothing_is_sent_and_nothing_hangs(broker: Broker) -
     connection, heard = await broker.open("in", one())
     ending = asyncio.ensure_future(connection.closed())
     await connection.close()
-    await asyncio.wait_for(ending, 5)
+    await soon(ending)
     await connection.close()
     assert heard.losses == 1
     connection.acknowledge([1, 2, 3])

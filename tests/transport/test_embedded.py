@@ -9,7 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +20,7 @@ import pytest
 from core.errors import BrokerUnreachableError, SettingsError, StartError
 from core.mqtt.publication import Publication
 from core.transport.brokers import embedded as module
+from core.transport.brokers import probe
 from core.transport.brokers.embedded import EmbeddedBroker, find_running
 from core.transport.connect import connector
 from core.transport.connection import Connection, Subscription
@@ -29,6 +31,7 @@ from tests.support.waiting import until
 from tests.transport.conftest import options
 
 ROOT = Path(__file__).parents[2]
+CONNACK = b"\x20\x02\x00\x00"
 
 
 class Started(Protocol):
@@ -120,7 +123,9 @@ async def test_another_broker_on_the_port_is_used_by_the_version_it_speaks(start
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\n\r\n", b""])
-async def test_something_else_on_the_port_is_one_clear_error(answer: bytes) -> None:
+async def test_something_else_on_the_port_is_one_clear_error(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "MAX_ANSWER", 0.5)
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(10)
         writer.write(answer)
@@ -136,11 +141,62 @@ async def test_something_else_on_the_port_is_one_clear_error(answer: bytes) -> N
     server.close()
 
 
+@asynccontextmanager
+async def answering(answer: Callable[[], Awaitable[bytes]]) -> AsyncIterator[int]:
+    """Yield the port of a server that has ``answer`` give the bytes with which it answers CONNECT, or none to hang up."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        said = await answer()
+        writer.write(said)
+        if said:
+            await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def test_a_broker_that_is_slow_to_answer_is_waited_for_and_told_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(probe, "TELL_AFTER", 0.05)
+
+    async def answer() -> bytes:
+        await until(lambda: "has not answered CONNECT" in caplog.text)
+        return CONNACK
+
+    async with answering(answer) as port:
+        found = await find_running(options(f"embedded://127.0.0.1:{port}"))
+        assert (found.scheme, found.port, found.version) == ("mqtt", port, "5")
+    assert f"whoever listens on 127.0.0.1:{port}" in caplog.text
+
+
+async def test_a_broker_that_hangs_up_while_it_begins_is_asked_again() -> None:
+    answers = iter([b"", b"", CONNACK, CONNACK])
+
+    async def answer() -> bytes:
+        return next(answers)
+
+    async with answering(answer) as port:
+        found = await find_running(options(f"embedded://127.0.0.1:{port}"))
+        assert (found.scheme, found.port, found.version) == ("mqtt", port, "5")
+
+
+async def test_something_that_hangs_up_every_time_is_one_clear_error() -> None:
+    async def answer() -> bytes:
+        return b""
+
+    async with answering(answer) as port:
+        with pytest.raises(StartError, match=r"closed the connection instead of answering CONNECT\. Choose another port"):
+            await EmbeddedBroker(options(f"embedded://127.0.0.1:{port}")).start()
+
+
 async def test_something_else_on_the_next_port_is_one_clear_error() -> None:
     port = free_pair()
     with socket.create_server(("127.0.0.1", port + 1)):
         broker = EmbeddedBroker(options(f"embedded://127.0.0.1:{port}"))
-        with pytest.raises(StartError, match="choose another port"):
+        with pytest.raises(StartError, match="Choose another port"):
             await broker.start()
         await broker.stop()
 
@@ -203,7 +259,7 @@ async def test_ctrl_c_in_the_terminal_leaves_it_running_for_its_worker(worker: R
     process, port = worker
     os.killpg(process.pid, signal.SIGINT)
     await asyncio.sleep(0.5)
-    socket.create_connection(("127.0.0.1", port), 1).close()
+    socket.create_connection(("127.0.0.1", port), 20).close()
 
 
 async def test_it_ends_with_a_worker_that_is_killed(worker: Running) -> None:
@@ -212,8 +268,8 @@ async def test_it_ends_with_a_worker_that_is_killed(worker: Running) -> None:
 
     def closed() -> bool:
         try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
+            socket.create_connection(("127.0.0.1", port), 20).close()
+        except ConnectionError:
             return True
         return False
 

@@ -14,7 +14,7 @@ from core.session.filters import Filters
 from core.session.session import Session
 from core.transport.brokers.memory import MemoryBroker, MemoryConnection
 from core.transport.connection import Connack, Connect, Deaf, Subscription
-from tests.support.waiting import until
+from tests.support.waiting import soon, until
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +66,7 @@ async def test_what_is_wanted_is_what_the_broker_has(seed: int) -> None:
         if chance.random() < 0.05:
             memory.drop_connections()
     await asyncio.gather(*using)
-    await asyncio.wait_for(filters.add(Subscription("last", 1)), 5)
+    await soon(filters.add(Subscription("last", 1)))
     await until(lambda: memory.filters("c") == {"last"})
     filters.remove("last")
     await until(lambda: not memory.filters("c"))

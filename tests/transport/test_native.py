@@ -18,7 +18,7 @@ from core.transport.connection import Connection, Subscription
 from core.transport.native.wire import BUFFER, Wire
 from tests.support.mosquitto import Mosquitto
 from tests.support.recorder import Recorder
-from tests.support.waiting import until
+from tests.support.waiting import soon, until
 from tests.transport.conftest import options
 
 CONNACK = mqtt5.ConnAckPacket().write()
@@ -51,7 +51,7 @@ class Server:
 
     async def connection(self) -> tuple[Connection, Recorder]:
         heard = Recorder()
-        made = connector(options(f"mqtt://127.0.0.1:{self.port}", transport="native", connect_timeout=2))(heard, 1)
+        made = connector(options(f"mqtt://127.0.0.1:{self.port}", transport="native", connect_timeout=60))(heard, 1)
         await made.open()
         return made, heard
 
@@ -75,7 +75,7 @@ def publish(topic: str, body: bytes, packet_id: int = 1, **more: Any) -> bytes:
 async def test_a_malformed_packet_ends_the_connection_with_its_reason_code(bad: bytes, code: int) -> None:
     async with Server(publish("t", b"before"), bad, publish("t", b"after")) as server:
         connection, heard = await server.connection()
-        closure = await asyncio.wait_for(connection.closed(), 5)
+        closure = await soon(connection.closed())
         assert heard.bodies == [b"before"]
         assert heard.losses == 1
         await until(lambda: server.got.endswith(bytes([0xE0, 1, code])) or server.got.endswith(bytes([0xE0, 2, code, 0])))
@@ -130,6 +130,7 @@ async def test_many_publications_keep_to_the_brokers_receive_maximum() -> None:
     async with Server(connack=mqtt5.ConnAckPacket(receive_max=3).write()) as server:
         connection, _ = await server.connection()
         tasks = [asyncio.create_task(connection.publish(Publication("t", b"x", qos=1))) for _ in range(10)]
+        await until(lambda: server.got.count(b"\x00\x01t") == 3)
         await asyncio.sleep(0.05)
         assert server.got.count(b"\x00\x01t") == 3
         await connection.close()
@@ -141,7 +142,7 @@ async def test_the_brokers_keep_alive_counts() -> None:
     async with Server(connack=mqtt5.ConnAckPacket(server_keep_alive=1).write()) as server:
         connection, heard = await server.connection()
         await until(lambda: b"\xc0\x00" in server.got)
-        closure = await asyncio.wait_for(connection.closed(), 10)
+        closure = await soon(connection.closed())
         assert "PINGREQ" in closure.reason
         assert heard.losses == 1
         await connection.close()

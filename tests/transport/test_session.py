@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import socket
 from base64 import b64encode
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -22,7 +24,7 @@ from core.transport.connect import connector
 from core.transport.connection import Connect, Connection, Listener, Subscription
 from tests.support.mosquitto import Mosquitto, free_port
 from tests.support.recorder import Recorder
-from tests.support.waiting import until
+from tests.support.waiting import soon, until
 from tests.transport.conftest import options
 
 
@@ -82,7 +84,7 @@ async def test_after_the_broker_was_away_the_session_goes_on(
     chosen = options(broker.url, version)
     session = opened(connector(chosen), Subscription("t/#", 1), address=chosen.address)
     session.start(heard)
-    await asyncio.wait_for(session.connected(), 10)
+    await soon(session.connected())
     out = opened(connector(options(broker.url, version, clean_start=True)))
     out.start(Recorder())
     await out.publish(Publication("t", b"before", qos=1))
@@ -93,8 +95,8 @@ async def test_after_the_broker_was_away_the_session_goes_on(
     pending = asyncio.create_task(out.publish(Publication("t", b"while away", qos=1)))
     await until(lambda: len(lines(caplog)) >= 2)
     await asyncio.to_thread(broker.start)
-    await asyncio.wait_for(pending, 20)
-    await asyncio.wait_for(session.connected(), 20)
+    await soon(pending)
+    await soon(session.connected())
     # A killed broker may have forgotten the session, and with it the message published before that was made anew.
     await out.publish(Publication("t", b"after", qos=1))
     await until(lambda: heard.bodies[-1] == b"after")
@@ -114,7 +116,7 @@ async def test_a_broker_that_lost_the_session_is_told_the_subscriptions_again(
     heard = Recorder()
     session = opened(connector(options(broker.url, version)), Subscription("t", 1))
     session.start(heard)
-    await asyncio.wait_for(session.connected(), 10)
+    await soon(session.connected())
     await asyncio.to_thread(broker.stop)
     (tmp_path / "mosquitto.db").unlink()
     await asyncio.to_thread(broker.start)
@@ -138,7 +140,7 @@ async def test_a_broker_that_is_not_there_is_told_of_once_and_waited_for(
     (line,) = lines(caplog)
     assert f"no connection: mqtt://127.0.0.1:{port} cannot be reached" in line
     assert "refused" in line
-    assert "trying again" in line
+    assert "Trying again" in line
 
 
 async def test_an_unknown_host_is_one_clear_line(opened: Opened, caplog: pytest.LogCaptureFixture) -> None:
@@ -182,7 +184,7 @@ async def test_a_user_with_the_right_password_is_let_in(tmp_path: Path, opened: 
     broker = Mosquitto(tmp_path, f"password_file {file}", anonymous=False).start()
     session = opened(connector(options(broker.url.replace("mqtt://", "mqtt://user:p%40ss%2Fword@"), version)))
     session.start(Recorder())
-    await asyncio.wait_for(session.connected(), 10)
+    await soon(session.connected())
     await session.stop()
     broker.stop()
 
@@ -200,12 +202,12 @@ async def test_a_session_that_the_broker_gave_to_another_client_is_not_fought_fo
     chosen = options(f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}")
     task = opened(connector(chosen), address=chosen.address).start(Recorder())
     with pytest.raises(SessionTakenOverError, match="MQTT_CLIENT_ID"):
-        await asyncio.wait_for(task, 10)
+        await soon(task)
     server.close()
 
 
 async def test_a_broker_of_an_older_version_is_spoken_to_in_its_own(opened: Opened) -> None:
-    asked = []
+    asked: list[int] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         packet = await reader.read(1000)
@@ -224,7 +226,7 @@ async def test_a_broker_of_an_older_version_is_spoken_to_in_its_own(opened: Open
     heard = Recorder()
     session = opened(connector(options(f"mqtt://127.0.0.1:{port}")))
     session.start(heard)
-    await asyncio.wait_for(session.connected(), 10)
+    await soon(session.connected())
     assert asked == [5, 4]
     assert heard.connacks[0].version == "3.1.1"
     await session.stop()
@@ -242,7 +244,7 @@ async def test_something_else_at_the_address_is_a_clear_error_and_no_hang(answer
     port = server.sockets[0].getsockname()[1]
     made = connector(options(f"mqtt://127.0.0.1:{port}", "3.1.1", connect_timeout=1))(Recorder(), 1)
     with pytest.raises((BrokerUnreachableError, BrokerRefusedError), match=f"mqtt://127.0.0.1:{port}"):
-        await asyncio.wait_for(made.open(), 5)
+        await soon(made.open())
     await made.close()
     server.close()
 
@@ -256,27 +258,28 @@ async def test_a_broker_that_says_nothing_does_not_hang_the_connect() -> None:
     port = server.sockets[0].getsockname()[1]
     made = connector(options(f"mqtt://127.0.0.1:{port}", connect_timeout=0.5))(Recorder(), 1)
     with pytest.raises(BrokerUnreachableError, match="no answer to CONNECT"):
-        await asyncio.wait_for(made.open(), 10)
+        await soon(made.open())
     await made.close()
     server.close()
 
 
 async def test_a_pause_longer_than_the_keep_alive_keeps_the_connection(tmp_path: Path, opened: Opened, version: str) -> None:
-    # Mosquitto hangs up after one and a half times the keep-alive, 3 s here, and our side after two PINGREQs unanswered.
+    # Mosquitto hangs up after one and a half times the keep-alive, 6 s here, and our side after two PINGREQs unanswered.
+    # aiomqtt sends PINGREQ after 4 s: the other 2 s are what a busy machine may take.
     broker = Mosquitto(tmp_path).start()
     heard = Recorder()
-    session = opened(connector(options(broker.url, version, keepalive=2)), Subscription("t", 1))
+    session = opened(connector(options(broker.url, version, keepalive=4)), Subscription("t", 1))
     session.start(heard)
     await session.connected()
     session.pause_reading()
     out = opened(connector(options(broker.url, version, clean_start=True)))
     out.start(Recorder())
     await out.publish(Publication("t", b"x", qos=1))
-    await asyncio.sleep(8)
+    await asyncio.sleep(13)
     assert (heard.losses, heard.messages) == (0, [])
     session.resume_reading()
     await until(lambda: heard.bodies == [b"x"])
-    await asyncio.sleep(2.5)
+    await asyncio.sleep(4.5)
     assert heard.losses == 0
     await session.stop()
     await out.stop()
@@ -338,8 +341,8 @@ async def test_a_message_too_large_for_the_broker_is_refused_and_the_next_one_go
     session = opened(connector(options(broker.url)))
     session.start(Recorder())
     with pytest.raises(BrokerRefusedError, match="2,000"):
-        await asyncio.wait_for(session.publish(Publication("t", b"x" * 10_000, qos=1)), 10)
-    await asyncio.wait_for(session.publish(Publication("t", b"x", qos=1)), 10)
+        await soon(session.publish(Publication("t", b"x" * 10_000, qos=1)))
+    await soon(session.publish(Publication("t", b"x", qos=1)))
     await session.stop()
     broker.stop()
 
@@ -357,3 +360,40 @@ async def test_refused_subscriptions_are_told_and_the_others_stand(
     await until(lambda: heard.bodies == [b"x"])
     await session.stop()
     broker.stop()
+
+
+async def test_a_broker_that_is_slow_is_not_taken_for_one_of_an_older_version() -> None:
+    asked: list[int] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        packet = await reader.read(1000)
+        asked.append(packet[2 + 2 + 4])
+        await asyncio.sleep(3.5)
+        writer.write(b"\x20\x03\x00\x00\x00")
+        await reader.read(1000)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    made = connector(options(f"mqtt://127.0.0.1:{port}", connect_timeout=60))(Recorder(), 1)
+    assert (await made.open()).version == "5"
+    assert asked == [5]
+    await made.close()
+    server.close()
+
+
+@pytest.mark.parametrize("transport", ["auto", "native"])
+async def test_a_network_that_swallows_the_connection_is_not_taken_for_an_older_version(transport: str) -> None:
+    with socket.socket() as listening, ExitStack() as waiting:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        # Nobody accepts these, and the system drops whatever comes once its queue is full.
+        for _ in range(4):
+            one = waiting.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(listening.getsockname())
+        chosen = options(f"mqtt://127.0.0.1:{listening.getsockname()[1]}", transport=transport, connect_timeout=0.5)
+        made = connector(chosen)(Recorder(), 1)
+        with pytest.raises(BrokerUnreachableError, match=r"no network connection within 0\.5 s"):
+            await made.open()
+        await made.close()

@@ -13,7 +13,7 @@ from core.session.session import Session
 from core.transport.brokers.memory import MemoryBroker, MemoryConnection
 from core.transport.connection import Connection, Listener, Subscription
 from tests.support.recorder import Recorder
-from tests.support.waiting import until
+from tests.support.waiting import soon, until
 
 if TYPE_CHECKING:
     import pytest
@@ -94,7 +94,7 @@ async def test_who_starts_paused_reads_suback_of_a_new_session_and_no_backlog_of
     await until(lambda: not Slow.made[1].reading)
     # It is at work on the backlog: online, and publishing, before SUBACK.
     await until(lambda: [message.topic for message in watcher.messages] == ["status"])
-    await asyncio.wait_for(again.publish(Publication("status", b"x", qos=1)), 5)
+    await soon(again.publish(Publication("status", b"x", qos=1)))
     confirmed = asyncio.create_task(again.connected())
     await asyncio.sleep(0)
     assert again.stands
@@ -115,6 +115,6 @@ async def test_a_stop_before_suback_tells_offline_and_no_error(caplog: pytest.Lo
     session = slow(broker, Presence("status", "w", "1"))
     session.start(Recorder())
     await until(lambda: session.stands)
-    await asyncio.wait_for(session.stop(), 5)
+    await soon(session.stop())
     assert [json.loads(message.body)["status"] for message in watcher.messages] == ["online", "offline"]
     assert not caplog.records

@@ -13,18 +13,21 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties as PahoProperties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from core.errors import (
-    BrokerRefusedError,
-    BrokerUnreachableError,
-    ConnectionLostError,
-    one_line,
-)
+from core.errors import BrokerRefusedError, BrokerUnreachableError, ConnectionLostError, one_line
 from core.mqtt.message import Message
 from core.mqtt.publication import Publication
 from core.transport.aiomqtt.properties import from_paho, to_paho
 from core.transport.aiomqtt.socket import PahoSocket
-from core.transport.connection import Closure, Connack, Connection
-from core.transport.refusal import may_be_the_version, refused, silent
+from core.transport.connection import (
+    MAX_CLOSING,
+    MAX_PUBLISHING,
+    PACKET_TOO_LARGE,
+    Closure,
+    Connack,
+    Connection,
+    packets_of,
+)
+from core.transport.refusal import refused, silent, subscriptions_refused
 from core.transport.tls import tls_context
 
 if TYPE_CHECKING:
@@ -39,39 +42,20 @@ if TYPE_CHECKING:
 
 PUBACK = 0x40
 DISCONNECT = b"\xe0\x00"
-MAX_CLOSING = 3.0
-"""Seconds that a broker is given to hang up after DISCONNECT."""
-PACKET_TOO_LARGE = 0x95
-SUBACK_TIMEOUT = 600.0
-"""Seconds to wait for SUBACK: what the broker has collected for the session may come before it."""
-MAX_PUBLISHING = 500
-"""Own messages under way at once; a broker may ask for fewer (MQTT 5, Receive Maximum)."""
-
-
-class Version:
-    """The protocol version that a broker was found to speak, kept from one connection to the next."""
-
-    def __init__(self, wanted: str) -> None:
-        self.wanted = wanted
-        self.known: str | None = None
-
-    def to_try(self) -> tuple[str, ...]:
-        """Give the versions to try, in order."""
-        if self.known is not None:
-            return (self.known,)
-        return ("5", "3.1.1") if self.wanted == "5" else (self.wanted,)
+MAX_ANSWERING = 600.0
+"""Seconds to wait for SUBACK and UNSUBACK. What the broker has collected for the session may come before them."""
 
 
 class AiomqttConnection(Connection):
     """See ``core.transport.connection.Connection``.
 
-    aiomqtt makes the network connection and CONNECT; messages do not go through its queue and iterator, which cost a task
-    each, but straight from paho's callback to the listener.
+    aiomqtt makes the network connection and CONNECT. Messages go straight from paho's callback to the listener, and not
+    through aiomqtt's queue and iterator, which cost a task each.
     """
 
-    def __init__(self, options: ConnectOptions, version: Version, listener: Listener, number: int) -> None:
+    def __init__(self, options: ConnectOptions, listener: Listener, number: int) -> None:
         self._options = options
-        self._version = version
+        self._is_5 = options.version == "5"
         self._listener = listener
         self._number = number
         self._loop = asyncio.get_running_loop()
@@ -90,32 +74,19 @@ class AiomqttConnection(Connection):
     # -- CONNECT -------------------------------------------------------------------------------------------------------
 
     async def open(self) -> Connack:
-        """Connect, by MQTT 5 first and by 3.1.1 where the broker does not speak that."""
-        versions = self._version.to_try()
-        for last, version in zip(range(len(versions) - 1, -1, -1), versions, strict=True):
-            # A broker that does not know MQTT 5 may just say nothing, which must not cost the whole time.
-            timeout = self._options.connect_timeout if not last else min(self._options.connect_timeout, 3)
-            try:
-                connack = await self._open(version, timeout)
-            except (BrokerRefusedError, BrokerUnreachableError) as error:
-                self._release()
-                if not last or not may_be_the_version(error):
-                    raise
-            except BaseException:
-                self._release()
-                raise
-            else:
-                self._version.known = version
-                self._maximum_packet_size = connack.maximum_packet_size
-                self._identifiers = connack.subscription_identifiers
-                self._slots = asyncio.Semaphore(min(connack.receive_maximum, MAX_PUBLISHING))
-                return connack
-        raise AssertionError("unreachable")
+        """Connect by the version of the options. Raise BrokerUnreachableError or BrokerRefusedError."""
+        try:
+            connack = await self._open()
+        except BaseException:
+            self._release()
+            raise
+        self._maximum_packet_size = connack.maximum_packet_size
+        self._identifiers = connack.subscription_identifiers
+        self._slots = asyncio.Semaphore(min(connack.receive_maximum, MAX_PUBLISHING))
+        return connack
 
-    async def _open(self, version: str, timeout: float) -> Connack:
+    async def _open(self) -> Connack:
         options, will = self._options, self._options.will
-        self._closed = self._loop.create_future()
-        self._refusal = None
         answered: asyncio.Future[Connack] = self._loop.create_future()
         client = self._client = aiomqtt.Client(
             options.host,
@@ -123,40 +94,40 @@ class AiomqttConnection(Connection):
             username=options.username,
             password=options.password,
             identifier=options.client_id,
-            protocol=aiomqtt.ProtocolVersion.V5 if version == "5" else aiomqtt.ProtocolVersion.V311,
-            clean_session=None if version == "5" else options.clean_start,
-            clean_start=options.clean_start if version == "5" else MQTT_CLEAN_START_FIRST_ONLY,
-            properties=self._connect_properties() if version == "5" else None,
+            protocol=aiomqtt.ProtocolVersion.V5 if self._is_5 else aiomqtt.ProtocolVersion.V311,
+            clean_session=None if self._is_5 else options.clean_start,
+            clean_start=options.clean_start if self._is_5 else MQTT_CLEAN_START_FIRST_ONLY,
+            properties=self._connect_properties() if self._is_5 else None,
             transport="websockets" if options.websocket else "tcp",
             websocket_path=options.path if options.websocket else None,
             keepalive=options.keepalive,
-            timeout=timeout,
+            timeout=options.connect_timeout,
             tls_context=tls_context(options) if options.tls else None,
             max_inflight_messages=65_535,
             max_queued_outgoing_messages=0,
             will=None if will is None else aiomqtt.Will(will.topic, will.body, will.qos, will.retain),
         )
-        # The one private name of aiomqtt that is needed: its paho client. All that is called on that is public, but for
-        # two things said where they are done.
+        # The one private name of aiomqtt that is needed is its paho client. What is called on that is public, but for
+        # two things, which a comment names where they are done.
         paho = self._paho = client._client  # noqa: SLF001
         paho.manual_ack_set(on=True)
         paho.on_message = self._on_message
         paho.on_publish = self._on_publish
         self._socket = PahoSocket(paho, keepalive=options.keepalive, websocket=options.websocket, failed=self._fail)
-        self._listen(paho, version, answered)
+        self._listen(paho, answered)
         entering = asyncio.ensure_future(client.__aenter__())
         try:
             await asyncio.wait({entering, cast("asyncio.Future[Any]", self._closed)}, return_when=asyncio.FIRST_COMPLETED)
             if not entering.done():
                 if self._refusal is not None:
                     raise refused(str(self._refusal).lower(), self._refusal.value, options)
-                raise silent(options, version)
+                raise silent(options, options.version)
             entering.result()
         except MqttConnectError as error:
             code = getattr(error.rc, "value", error.rc)
             raise refused(str(error.rc).lower(), code if isinstance(code, int) else 0x80, options) from None
         except aiomqtt.MqttError as error:
-            raise _unreachable(error, options, version) from None
+            raise _unreachable(error, options) from None
         except OSError as error:
             raise BrokerUnreachableError(f"{options.address} cannot be reached: {one_line(error)}") from None
         finally:
@@ -166,8 +137,8 @@ class AiomqttConnection(Connection):
                 await entering
         return answered.result()
 
-    def _listen(self, paho: PahoClient, version: str, answered: asyncio.Future[Connack]) -> None:
-        """Hear of CONNACK, which goes to ``answered``, and of the end, before aiomqtt does."""
+    def _listen(self, paho: PahoClient, answered: asyncio.Future[Connack]) -> None:
+        """Hear of CONNACK and of the end before aiomqtt does. CONNACK goes to ``answered``."""
         aiomqtt_on_connect, aiomqtt_on_disconnect = paho.on_connect, paho.on_disconnect
 
         def on_connect(
@@ -178,13 +149,12 @@ class AiomqttConnection(Connection):
             elif not answered.done():
                 connack = Connack(
                     session_present=flags.session_present,
-                    version=version,
+                    version=self._options.version,
                     receive_maximum=getattr(properties, "ReceiveMaximum", 65_535),
                     maximum_packet_size=getattr(properties, "MaximumPacketSize", None),
                     maximum_qos=getattr(properties, "MaximumQoS", 2),
                     shared_subscriptions=bool(getattr(properties, "SharedSubscriptionAvailable", 1)),
-                    subscription_identifiers=version == "5"
-                    and bool(getattr(properties, "SubscriptionIdentifierAvailable", 1)),
+                    subscription_identifiers=self._is_5 and bool(getattr(properties, "SubscriptionIdentifierAvailable", 1)),
                 )
                 answered.set_result(connack)
                 self._connected = True
@@ -195,7 +165,7 @@ class AiomqttConnection(Connection):
             paho: PahoClient, userdata: object, flags: DisconnectFlags, code: ReasonCode, properties: Any = None
         ) -> None:
             if not self._connected:
-                # Later nobody waits for what it would tell: _or_lost() hears of the end by itself.
+                # Later nobody waits for what it would tell. _or_lost() hears of the end by itself.
                 cast("Any", aiomqtt_on_disconnect)(paho, userdata, flags, code, properties)
             from_broker = flags.is_disconnect_packet_from_server
             reason = f"the broker says: {code}".lower() if from_broker else "the connection broke"
@@ -275,49 +245,46 @@ class AiomqttConnection(Connection):
     # -- what goes out -------------------------------------------------------------------------------------------------
 
     async def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
-        """Subscribe in one packet, and in one more for each identifier."""
-        refused: dict[str, str] = {}
-        together = [s for s in subscriptions if s.identifier is None or not self._identifiers]
-        for group in [together, *([s] for s in subscriptions if s not in together)]:
-            if group:
-                refused |= await self._subscribe(group, group[0].identifier if self._identifiers else None)
-        if refused:
-            named = ", ".join(f"{topic_filter} ({reason})" for topic_filter, reason in refused.items())
-            raise BrokerRefusedError(f"the broker refused subscriptions, no message comes for them: {named}", 0x80)
+        """Subscribe, in one packet and in one more for each identifier."""
+        refusals: dict[str, str] = {}
+        for packet in packets_of(subscriptions, identifiers=self._identifiers):
+            refusals |= await self._subscribe(packet, packet[0].identifier if self._identifiers else None)
+        if refusals:
+            raise subscriptions_refused(refusals)
 
     async def _subscribe(self, subscriptions: Sequence[Subscription], identifier: int | None) -> dict[str, str]:
-        """Subscribe in one packet; give the refused filters with the reasons."""
+        """Subscribe in one packet, and return the refused topic filters with the broker's reasons."""
         client = self._client
         assert client is not None  # noqa: S101 - open() came before
         properties = None
-        if self._version.known == "5":
+        if self._is_5:
             topics: Any = [
                 # Retained messages only for new subscriptions, not again on each reconnect (MQTT 5, 3.8.3.1).
                 (
-                    s.topic_filter,
-                    SubscribeOptions(s.qos, retainAsPublished=s.retained, retainHandling=1 if s.retained else 2),
+                    one.topic_filter,
+                    SubscribeOptions(one.qos, retainAsPublished=one.retained, retainHandling=1 if one.retained else 2),
                 )
-                for s in subscriptions
+                for one in subscriptions
             ]
             if identifier is not None:
                 properties = PahoProperties(PacketTypes.SUBSCRIBE)
                 properties.SubscriptionIdentifier = identifier
         else:
-            topics = [(s.topic_filter, s.qos) for s in subscriptions]
-        codes = await self._or_lost(client.subscribe(topics, properties=properties, timeout=SUBACK_TIMEOUT))
+            topics = [(one.topic_filter, one.qos) for one in subscriptions]
+        codes = await self._or_lost(client.subscribe(topics, properties=properties, timeout=MAX_ANSWERING))
         return {
-            s.topic_filter: str(code)
-            for s, code in zip(subscriptions, codes, strict=False)
+            one.topic_filter: str(code)
+            for one, code in zip(subscriptions, codes, strict=False)
             if (code.value if hasattr(code, "value") else code) >= 0x80
         }
 
     async def unsubscribe(self, topic_filters: Sequence[str]) -> None:
         """Unsubscribe in one packet."""
         assert self._client is not None  # noqa: S101 - open() came before
-        await self._or_lost(self._client.unsubscribe(list(topic_filters), timeout=self._options.connect_timeout))
+        await self._or_lost(self._client.unsubscribe(list(topic_filters), timeout=MAX_ANSWERING))
 
     async def _or_lost(self, call: Any) -> Any:
-        """Await ``call``. Raises ConnectionLostError should the connection end meanwhile."""
+        """Await ``call`` and return its result. Raise ConnectionLostError should the connection end meanwhile."""
         task = asyncio.ensure_future(call)
         try:
             await asyncio.wait([task, self._closed], return_when=asyncio.FIRST_COMPLETED)
@@ -330,19 +297,19 @@ class AiomqttConnection(Connection):
             task.cancel()
 
     async def publish(self, publication: Publication) -> None:
-        """Publish, with a bounded number of messages under way."""
+        """Publish. At most MAX_PUBLISHING messages are under way at once."""
         topic, body, qos, retain, properties = publication
         most = self._maximum_packet_size
-        # Without the properties, which are seldom what makes a packet too large.
+        # The properties are not counted. They are seldom what makes a packet too large.
         if most is not None and len(topic.encode()) + len(body) + 5 > most:
             raise BrokerRefusedError(
-                f"the message on {topic[:100]} has {len(body):,} bytes, the broker takes packets of at most {most:,}",
+                f"the message on {topic[:100]} has {len(body):,} bytes. The broker takes packets of at most {most:,}",
                 PACKET_TOO_LARGE,
             )
         async with self._slots:
             if self._closed.done() or self._paho is None:
                 raise ConnectionLostError("the connection is closed")
-            told = to_paho(properties) if properties and self._version.known == "5" else None
+            told = to_paho(properties) if properties and self._is_5 else None
             info = self._paho.publish(topic, body, qos, retain, told)
             if info.rc != MQTT_ERR_SUCCESS:
                 raise ConnectionLostError("the connection broke")
@@ -363,15 +330,15 @@ class AiomqttConnection(Connection):
     # -- the end -------------------------------------------------------------------------------------------------------
 
     async def closed(self) -> Closure:
-        """Wait for the end."""
+        """Wait for the end, and return why it came."""
         return await asyncio.shield(self._closed)
 
     async def close(self) -> None:
-        """Send what waits and DISCONNECT, wait for the broker to hang up, and release the socket."""
+        """Send what waits and DISCONNECT, wait until the broker hangs up, and release the socket."""
         if self._connected and not self._closed.done() and self._paho is not None and not self._closing:
             self._closing = True
             # paho's disconnect() hangs up at once. A broker that sees a new connection of this client before it has read
-            # the last PUBACKs of this one forgets them; it hangs up itself when it has (MQTT 5, 3.14.4).
+            # the last PUBACKs of this one forgets them. It hangs up itself when it has read DISCONNECT (MQTT 5, 3.14.4).
             self._paho._packet_queue(PUBACK, DISCONNECT, 0, 0)  # noqa: SLF001
             self.resume_reading()
             with contextlib.suppress(TimeoutError):
@@ -382,14 +349,14 @@ class AiomqttConnection(Connection):
         self._release()
 
     def _release(self) -> None:
-        """Close the socket, whatever state it is in."""
+        """Close the socket, in whatever state it is."""
         socket, self._socket = self._socket, None
         if socket is not None:
             socket.release()
 
 
-def _unreachable(error: aiomqtt.MqttError, options: ConnectOptions, version: str) -> BrokerUnreachableError:
+def _unreachable(error: aiomqtt.MqttError, options: ConnectOptions) -> BrokerUnreachableError:
     text = one_line(error, name=False)
     if "timed out" in text and "Operation" in text:
-        return silent(options, version)
+        return silent(options, options.version)
     return BrokerUnreachableError(f"{options.address} cannot be reached: {text}")

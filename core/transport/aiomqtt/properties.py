@@ -22,13 +22,16 @@ _PAHO_NAMES = {name: paho_name for paho_name, name in _NAMES.items()}
 
 
 def from_paho(properties: PahoProperties) -> Properties | None:
-    """Give paho's properties under the specification's names; paho keeps each one set as an attribute of its name."""
+    """Return paho's properties under the specification's names, or None where there are none.
+
+    paho keeps each property that is set in an attribute of its name.
+    """
     found: dict[str, Any] = {_NAMES[name]: value for name, value in vars(properties).items() if name in _NAMES}
     return cast("Properties", found) if found else None
 
 
 def to_paho(properties: Properties) -> PahoProperties:
-    """Give ``properties`` as paho takes them. Raises ValueError for a name that a sender cannot set."""
+    """Return ``properties`` as paho takes them. Raise ValueError for a name that a sender cannot set."""
     told = PahoProperties(PacketTypes.PUBLISH)
     for name, value in properties.items():
         if name == "user_property":
@@ -36,5 +39,6 @@ def to_paho(properties: Properties) -> PahoProperties:
         elif name in _PAHO_NAMES and name != "subscription_identifier":
             setattr(told, _PAHO_NAMES[name], value)
         else:
-            raise ValueError(f"a message has no property {name!r} that can be set; there are {', '.join(_PAHO_NAMES)}")
+            settable = ", ".join(known for known in _PAHO_NAMES if known != "subscription_identifier")
+            raise ValueError(f"a message has no property {name!r} that can be set. These can: {settable}")
     return told

@@ -15,15 +15,20 @@ if TYPE_CHECKING:
 
     from paho.mqtt.client import Client as PahoClient
 
-READ_AT_ONCE = 100
+MAX_READ = 100
 """Packets read in one turn of the event loop, so that handlers get their turn."""
 
 
 class PahoSocket:
-    """Moves bytes between ``paho`` and the network; ``failed`` is told, once or more, why the connection cannot go on.
+    """The socket of a paho client: it moves bytes between ``paho`` and the network.
 
-    ``keepalive`` is in seconds. To be made on the event loop, before ``paho`` connects in a thread of its own. Whoever hears
-    of a packet calls ``went_on``: paho says of a read neither how many bytes nor how many packets it brought.
+    - ``paho``: the client.
+    - ``keepalive``: seconds of the keep-alive.
+    - ``websocket``: whether WebSocket carries the connection.
+    - ``failed``: called with the reason why the connection cannot go on, once or more.
+
+    It is made on the event loop, before ``paho`` connects in a thread of its own. Whoever hears of a packet calls
+    ``went_on``: paho does not say of a read how many bytes or packets it brought.
     """
 
     def __init__(self, paho: PahoClient, *, keepalive: int, websocket: bool, failed: Callable[[str], None]) -> None:
@@ -44,13 +49,13 @@ class PahoSocket:
         paho.on_socket_unregister_write = self._on_unregister_write
 
     def went_on(self) -> None:
-        """Take note that the read under way brought a packet."""
+        """Record that the read under way brought a packet."""
         self._progress = True
 
     # -- paho's callbacks ----------------------------------------------------------------------------------------------
 
     def _on_open(self, paho: PahoClient, userdata: object, sock: Any) -> None:
-        """Take note of the socket, in the thread that connects."""
+        """Begin to read the socket. Called in the thread that connects."""
         self._loop.call_soon_threadsafe(self._begin, sock)
 
     def _begin(self, sock: Any) -> None:
@@ -70,7 +75,7 @@ class PahoSocket:
         self._on_loop(self._write_no_more, sock)
 
     def _on_loop(self, call: Callable[[Any], None], sock: Any) -> None:
-        """Call now on the event loop's thread, and later there from the thread that connects."""
+        """Make the call on the event loop's thread: at once there, and soon from the thread that connects."""
         if threading.get_ident() == self._thread:
             call(sock)
         else:
@@ -96,9 +101,12 @@ class PahoSocket:
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
-        """Read packets until one read brings none: paho reads one at a time, and may hold more than the socket shows."""
+        """Read packets until a read brings none.
+
+        paho reads one packet at a time, and may hold more than the socket shows.
+        """
         try:
-            for _ in range(READ_AT_ONCE):
+            for _ in range(MAX_READ):
                 self._progress = False
                 self._paho.loop_read()
                 if self._paused or not (self._progress or self._holds_more()):
@@ -110,7 +118,7 @@ class PahoSocket:
         self._loop.call_soon(self._read_on)
 
     def _holds_more(self) -> bool:
-        """Say whether TLS has decoded bytes that were not read yet: a read of a WebSocket takes one frame at most."""
+        """Return whether TLS has decoded bytes that were not read yet. A read of a WebSocket takes one frame at most."""
         pending = getattr(self._socket, "pending", None)
         return pending is not None and self._socket.fileno() >= 0 and pending() > 0
 
@@ -123,7 +131,7 @@ class PahoSocket:
         while True:
             await asyncio.sleep(self._interval)
             if self._paused:
-                # PINGREQ goes on, but its answer cannot be read now: paho must not wait for it (no public way to say so).
+                # PINGREQ is still sent, but its answer cannot be read now. paho has no public way not to wait for it.
                 paho._ping_t = 0.0  # noqa: SLF001
             elif self._websocket:
                 self._read_on()
@@ -149,7 +157,7 @@ class PahoSocket:
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def release(self) -> None:
-        """Close the socket, whatever state it is in."""
+        """Close the socket, in whatever state it is."""
         self._released = True
         if self._keep_alive is not None:
             self._keep_alive.cancel()

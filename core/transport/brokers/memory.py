@@ -1,4 +1,4 @@
-"""A broker in memory, for tests of application logic: the same contract as the real ones, no network."""
+"""A broker in memory, for tests of application logic. It keeps the contract of the real ones, without a network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_REMEMBERED = 10_000
 
 
 class _MemorySession:
-    """What the broker keeps of one client: its subscriptions, and what it has not acknowledged."""
+    """What the broker keeps of one client: its subscriptions, and the messages that it has not acknowledged."""
 
     def __init__(self, receive_maximum: int) -> None:
         self.subscriptions: dict[str, int] = {}
@@ -34,11 +34,16 @@ class _MemorySession:
 
 
 class MemoryBroker:
-    """Takes publications and hands them to the connections subscribed to them.
+    """A broker that hands publications to the connections subscribed to them, as a real one does.
 
-    It keeps sessions, sends what is unacknowledged again in order with DUP set, honours the client's Receive Maximum,
-    keeps retained messages, gives one copy to a client whose filters overlap, and publishes the will of a connection that
-    was cut. ``published`` holds the latest 10,000 messages that clients published.
+    - It keeps sessions, and sends unacknowledged messages again, in order and with DUP set.
+    - It keeps to the client's Receive Maximum.
+    - It keeps retained messages.
+    - It sends one copy to a client whose topic filters overlap.
+    - It publishes the will of a connection that was cut.
+
+    ``published`` holds the latest 10,000 messages that clients published, and ``acknowledged`` the latest 10,000 packet
+    identifiers that they acknowledged. While ``up`` is False, nobody can connect.
     """
 
     def __init__(self) -> None:
@@ -51,7 +56,7 @@ class MemoryBroker:
     def connector(
         self, client_id: str, *, clean_start: bool = False, receive_maximum: int = 65_535, will: Publication | None = None
     ) -> Connect:
-        """Give what makes connections of the client ``client_id`` to this broker."""
+        """Return what makes connections of the client ``client_id`` to this broker."""
 
         def connect(listener: Listener, number: int) -> Connection:
             if clean_start:
@@ -80,7 +85,7 @@ class MemoryBroker:
                 session.connection.drop("the connection broke")
 
     def session(self, client_id: str, receive_maximum: int) -> tuple[_MemorySession, bool]:
-        """Give the session of ``client_id``, and whether there was one."""
+        """Return the session of ``client_id``, and whether there was one before."""
         found = self._sessions.get(client_id)
         if found is None:
             found = self._sessions[client_id] = _MemorySession(receive_maximum)
@@ -93,7 +98,7 @@ class MemoryBroker:
         return set() if session is None else set(session.subscriptions)
 
     def subscribe(self, session: _MemorySession, subscription: Subscription) -> None:
-        """Subscribe, and give the retained messages if the subscription is new."""
+        """Subscribe, and send the retained messages if the subscription is new."""
         check_filter(subscription.topic_filter)
         new = subscription.topic_filter not in session.subscriptions
         session.subscriptions[subscription.topic_filter] = subscription.qos
@@ -108,7 +113,7 @@ class MemoryBroker:
             self.deliver(session)
 
     def deliver(self, session: _MemorySession) -> None:
-        """Hand over what waits for ``session``, as far as its connection takes it."""
+        """Send what waits for ``session``, as far as its connection takes it."""
         connection = session.connection
         while connection is not None and connection.reading and session.waiting:
             if session.waiting[0].qos and len(session.unacknowledged) >= session.receive_maximum:
@@ -144,7 +149,7 @@ class MemoryConnection(Connection):
         self._closed: asyncio.Future[Closure] = asyncio.get_running_loop().create_future()
 
     async def open(self) -> Connack:
-        """Connect; another connection of the same client identifier is cut."""
+        """Connect, and cut another connection of the same client identifier."""
         if not self._broker.up:
             raise BrokerUnreachableError("the broker in memory is down")
         session, present = self._broker.session(self._client_id, self._receive_maximum)
@@ -186,7 +191,7 @@ class MemoryConnection(Connection):
         self._broker.publish(publication)
 
     def acknowledge(self, packet_ids: Sequence[int]) -> None:
-        """Forget the messages, and take more."""
+        """Forget the messages, and receive more."""
         if self._session is None or self._closed.done():
             return
         for packet_id in packet_ids:
@@ -195,17 +200,17 @@ class MemoryConnection(Connection):
         self._broker.deliver(self._session)
 
     def pause_reading(self) -> None:
-        """Take no more for now."""
+        """Receive no more messages for now."""
         self.reading = False
 
     def resume_reading(self) -> None:
-        """Take again."""
+        """Receive messages again."""
         self.reading = True
         if self._session is not None and not self._closed.done():
             self._broker.deliver(self._session)
 
     def drop(self, reason: str, reason_code: int | None = None) -> None:
-        """End the connection from the broker's side."""
+        """End the connection from the broker's side, as a broken network does."""
         if self._closed.done():
             return
         self._closed.set_result(Closure(reason, reason_code))
@@ -217,10 +222,10 @@ class MemoryConnection(Connection):
                 self._broker.publish(self._will)
 
     async def closed(self) -> Closure:
-        """Wait for the end."""
+        """Wait for the end, and return why it came."""
         return await asyncio.shield(self._closed)
 
     async def close(self) -> None:
-        """Disconnect; the broker keeps the session and throws the will away."""
+        """Disconnect. The broker keeps the session and throws the will away."""
         self._will = None
         self.drop("closed")

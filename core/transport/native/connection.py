@@ -1,4 +1,4 @@
-"""A connection by MQTT 5 over TCP, TLS and Unix sockets, on the codec mqtt5: the fast one."""
+"""A connection by MQTT 5 over TCP, TLS and Unix sockets, on the codec mqtt5. It is the fast one."""
 
 from __future__ import annotations
 
@@ -13,10 +13,18 @@ import mqtt5
 from core.errors import BrokerRefusedError, BrokerUnreachableError, ConnectionLostError, one_line
 from core.mqtt.message import Message
 from core.mqtt.publication import Publication
-from core.transport.connection import Closure, Connack, Connection
+from core.transport.connection import (
+    MAX_CLOSING,
+    MAX_PUBLISHING,
+    PACKET_TOO_LARGE,
+    Closure,
+    Connack,
+    Connection,
+    packets_of,
+)
 from core.transport.native.properties import from_packet, to_packet
 from core.transport.native.wire import Wire
-from core.transport.refusal import refused, silent
+from core.transport.refusal import refused, silent, subscriptions_refused
 from core.transport.tls import tls_context
 
 if TYPE_CHECKING:
@@ -24,12 +32,6 @@ if TYPE_CHECKING:
 
     from core.transport.connection import Listener, Subscription
     from core.transport.options import ConnectOptions
-
-MAX_PUBLISHING = 500
-"""Own messages under way at once; a broker may ask for fewer (MQTT 5, Receive Maximum)."""
-MAX_CLOSING = 3.0
-"""Seconds that a broker is given to hang up after DISCONNECT."""
-PACKET_TOO_LARGE = 0x95
 
 _DISCONNECT = mqtt5.DisconnectPacket().write()
 _PINGREQ = mqtt5.PingReqPacket().write()
@@ -65,7 +67,7 @@ class NativeConnection(Connection):
     # -- CONNECT -------------------------------------------------------------------------------------------------------
 
     async def open(self) -> Connack:
-        """Connect. Raises BrokerUnreachableError or BrokerRefusedError."""
+        """Connect. Raise BrokerUnreachableError or BrokerRefusedError."""
         options = self._options
         try:
             async with asyncio.timeout(options.connect_timeout):
@@ -75,6 +77,9 @@ class NativeConnection(Connection):
                 connack = await self._answer()
         except TimeoutError:
             self._release()
+            if self._transport is None:
+                waited = f"no network connection within {options.connect_timeout:g} s"
+                raise BrokerUnreachableError(f"{options.address} cannot be reached: {waited}") from None
             raise silent(options, "5") from None
         except OSError as error:
             self._release()
@@ -115,7 +120,7 @@ class NativeConnection(Connection):
         ).write()
 
     async def _answer(self) -> mqtt5.ConnAckPacket:
-        """Wait for CONNACK, or the end."""
+        """Wait for CONNACK and return it. Raise what the broker's refusal, or its silence, stands for."""
         await asyncio.wait({self._connack, cast("Any", self._closed)}, return_when=asyncio.FIRST_COMPLETED)
         if not self._connack.done():
             raise silent(self._options, "5")
@@ -145,7 +150,7 @@ class NativeConnection(Connection):
     def _publish_came(self, packet: mqtt5.PublishPacket) -> None:
         if packet.topic_alias is not None:
             # None were offered in CONNECT: rumqttd gives one alias to different topics.
-            self._lost(f"the broker used the topic alias {packet.topic_alias}, although none are allowed", 0x94)
+            self._lost(f"the broker used the topic alias {packet.topic_alias}, although CONNECT allowed none", 0x94)
             return
         packet_id = packet.packet_id
         try:
@@ -191,7 +196,7 @@ class NativeConnection(Connection):
     # -- keeping it alive ----------------------------------------------------------------------------------------------
 
     def _keep_alive(self) -> None:
-        """Send PINGREQ twice in a keep-alive; its answer cannot be read while reading is paused."""
+        """Send PINGREQ twice in a keep-alive. Its answer cannot be read while reading is paused."""
         now = self._loop.time()
         if self._paused:
             self._pinged_at = None
@@ -222,43 +227,39 @@ class NativeConnection(Connection):
     # -- what goes out -------------------------------------------------------------------------------------------------
 
     async def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
-        """Subscribe in one packet, and in one more for each identifier."""
-        together = [s for s in subscriptions if s.identifier is None or not self._identifiers]
+        """Subscribe, in one packet and in one more for each identifier."""
         refusals: dict[str, str] = {}
-        for group in [together, *([s] for s in subscriptions if s not in together)]:
-            if not group:
-                continue
+        for packet in packets_of(subscriptions, identifiers=self._identifiers):
             filters = [
                 # Retained messages only for new subscriptions, not again on each reconnect (MQTT 5, 3.8.3.1).
                 mqtt5.TopicFilter(
-                    s.topic_filter,
-                    max_qos=mqtt5.QoS(s.qos),
-                    retain_as_published=s.retained,
+                    one.topic_filter,
+                    max_qos=mqtt5.QoS(one.qos),
+                    retain_as_published=one.retained,
                     retain_handling=(
                         mqtt5.RetainHandling.SEND_IF_SUBSCRIPTION_NOT_EXISTS
-                        if s.retained
+                        if one.retained
                         else mqtt5.RetainHandling.SEND_NEVER
                     ),
                 )
-                for s in group
+                for one in packet
             ]
-            identifier = group[0].identifier if self._identifiers else None
+            identifier = packet[0].identifier if self._identifiers else None
             suback = await self._ask(partial(_subscribe_packet, filters, identifier))
             refusals |= {
-                s.topic_filter: _words(code)
-                for s, code in zip(group, suback.reason_codes, strict=False)
+                one.topic_filter: _words(code)
+                for one, code in zip(packet, suback.reason_codes, strict=False)
                 if int(code) >= 0x80
             }
         if refusals:
-            named = ", ".join(f"{topic_filter} ({reason})" for topic_filter, reason in refusals.items())
-            raise BrokerRefusedError(f"the broker refused subscriptions, no message comes for them: {named}", 0x80)
+            raise subscriptions_refused(refusals)
 
     async def unsubscribe(self, topic_filters: Sequence[str]) -> None:
         """Unsubscribe in one packet."""
         await self._ask(lambda packet_id: mqtt5.UnsubscribePacket(packet_id, list(topic_filters)).write())
 
     async def publish(self, publication: Publication) -> None:
-        """Publish, with a bounded number of messages under way."""
+        """Publish. At most MAX_PUBLISHING messages are under way at once."""
         topic, body, qos, retain, properties = publication
         options = to_packet(properties) if properties else {}
         async with self._slots:
@@ -282,17 +283,17 @@ class NativeConnection(Connection):
             )
 
     def _checked(self, topic: str, packet: bytes) -> bytes:
-        """Give ``packet`` back if the broker takes packets of its size. Raises BrokerRefusedError."""
+        """Return ``packet`` if the broker takes packets of its size. Raise BrokerRefusedError otherwise."""
         most = self._maximum_packet_size
         if most is not None and len(packet) > most:
             raise BrokerRefusedError(
-                f"the message on {topic[:100]} makes a packet of {len(packet):,} bytes, the broker takes at most {most:,}",
+                f"the message on {topic[:100]} makes a packet of {len(packet):,} bytes. The broker takes at most {most:,}",
                 PACKET_TOO_LARGE,
             )
         return packet
 
     async def _ask(self, packet: Callable[[int], bytes]) -> Any:
-        """Send the packet with a free identifier and wait for its answer. Raises ConnectionLostError."""
+        """Send the packet with a free identifier, wait for its answer and return that. Raise ConnectionLostError."""
         if self._closed.done() or self._closing:
             raise ConnectionLostError("the connection is closed")
         packet_id = self._next_id
@@ -304,7 +305,7 @@ class NativeConnection(Connection):
         data = packet(packet_id)
         waiting = self._waiting[packet_id] = self._loop.create_future()
         self._write(data)
-        # Of a caller that leaves, the identifier stays taken until the answer has come.
+        # Should the caller not wait any longer, its identifier stays taken until the answer has come.
         return await waiting
 
     def _write(self, data: bytes) -> None:
@@ -321,12 +322,12 @@ class NativeConnection(Connection):
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def _lost(self, reason: str, reason_code: int | None) -> None:
-        """Take note that the connection is lost; with a reason code it is us who end it, and say why."""
+        """End the connection for ``reason``. With a reason code it is us who end it, and DISCONNECT tells the broker why."""
         if reason_code is not None and self._transport is not None and not self._closed.done():
             self._transport.write(mqtt5.DisconnectPacket(reason_code=mqtt5.DisconnectReasonCode(reason_code)).write())
             self._end(Closure(reason))
             if self._wire is not None:
-                # What stands behind it in the same read is not looked at.
+                # What stands behind it in the same read is passed over.
                 self._wire.stopped = True
             self._transport.close()
             return
@@ -346,15 +347,15 @@ class NativeConnection(Connection):
         self._waiting.clear()
 
     async def closed(self) -> Closure:
-        """Wait for the end."""
+        """Wait for the end, and return why it came."""
         return await asyncio.shield(self._closed)
 
     async def close(self) -> None:
-        """Send what waits and DISCONNECT, wait for the broker to hang up, and release the socket."""
+        """Send what waits and DISCONNECT, wait until the broker hangs up, and release the socket."""
         if self._connected and not self._closed.done() and self._transport is not None and not self._closing:
             self._closing = True
             # A broker that sees a new connection of this client before it has read the last PUBACKs of this one forgets
-            # them; it hangs up itself when it has read DISCONNECT (MQTT 5, 3.14.4).
+            # them. It hangs up itself when it has read DISCONNECT (MQTT 5, 3.14.4).
             self._transport.write(_DISCONNECT)
             self.resume_reading()
             with contextlib.suppress(TimeoutError):
@@ -382,12 +383,12 @@ def _subscribe_packet(filters: list[mqtt5.TopicFilter], identifier: int | None, 
 
 
 def _reason(error: OSError) -> str:
-    """Give what the system says of ``error``: asyncio puts the address in its place."""
+    """Return the system's words for ``error``. asyncio's own text has the address in their place."""
     if isinstance(error, ConnectionError | TimeoutError) and error.errno:
         return os.strerror(error.errno).lower()
     return one_line(error, name=False)
 
 
 def _words(code: Any) -> str:
-    """Give a reason code in words."""
+    """Return a reason code in words."""
     return str(code.name).replace("_", " ").lower()

@@ -20,7 +20,7 @@ _OPTIONS = {
 
 
 def from_packet(packet: mqtt5.PublishPacket) -> Properties | None:
-    """Give the properties under the specification's names; None where there are none."""
+    """Return the properties under the specification's names, or None where there are none."""
     found: dict[str, Any] = {}
     if packet.payload_format_indicator:
         found["payload_format_indicator"] = packet.payload_format_indicator
@@ -42,8 +42,8 @@ def from_packet(packet: mqtt5.PublishPacket) -> Properties | None:
 
 
 def to_packet(properties: Properties) -> dict[str, Any]:
-    """Give ``properties`` as the codec's packet takes them. Raises ValueError for a name that a sender cannot set."""
+    """Return ``properties`` as the codec's packet takes them. Raise ValueError for a name that a sender cannot set."""
     for name in properties:
         if name not in _OPTIONS:
-            raise ValueError(f"a message has no property {name!r} that can be set; there are {', '.join(_OPTIONS)}")
+            raise ValueError(f"a message has no property {name!r} that can be set. These can: {', '.join(_OPTIONS)}")
     return {_OPTIONS[name]: value for name, value in properties.items()}

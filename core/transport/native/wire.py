@@ -16,7 +16,12 @@ BUFFER = 256 * 1024
 
 
 class Wire(asyncio.BufferedProtocol):
-    """The bytes of one connection: what comes in is cut into packets in one pass over what was read."""
+    """The bytes of one connection, cut into packets in one pass over what was read.
+
+    - ``packet``: called with each packet.
+    - ``lost``: called with the reason when the connection is lost, and with the reason code to be sent for a packet that
+      cannot be read.
+    """
 
     def __init__(self, packet: Callable[[Any], None], lost: Callable[[str, int | None], None]) -> None:
         self._packet = packet
@@ -29,7 +34,7 @@ class Wire(asyncio.BufferedProtocol):
         self.gone = asyncio.Event()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Give the free part of the buffer, which is doubled when a packet fills it."""
+        """Return the free part of the buffer. A packet that fills the buffer doubles it."""
         if self._end == len(self._view):
             larger = memoryview(bytearray(2 * len(self._view)))
             larger[: self._end] = self._view
@@ -48,7 +53,7 @@ class Wire(asyncio.BufferedProtocol):
                 break
             except (KeyboardInterrupt, SystemExit):
                 raise
-            except BaseException as error:  # noqa: BLE001 - a topic that is no UTF-8 makes the codec panic, beyond Exception
+            except BaseException as error:  # noqa: BLE001 - a topic that is not UTF-8 makes the codec panic, beyond Exception
                 self._end = 0
                 self._lost(f"a packet could not be read: {one_line(error, name=False)}", 0x81)
                 return
@@ -65,15 +70,15 @@ class Wire(asyncio.BufferedProtocol):
         """Let the transport close."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Take note of the end, however it came."""
+        """Record the end, for whatever reason it came."""
         self.gone.set()
         self.writable.set()
         self._lost("the connection broke" if exc is None else f"the connection broke: {one_line(exc)}", None)
 
     def pause_writing(self) -> None:
-        """Have publications wait: the broker reads more slowly than we write."""
+        """Let publications wait, since the broker reads more slowly than we write."""
         self.writable.clear()
 
     def resume_writing(self) -> None:
-        """Have publications go on."""
+        """Let publications go on."""
         self.writable.set()
