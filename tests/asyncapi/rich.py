@@ -164,7 +164,7 @@ async def area(context: Context[Area]) -> Area:
 
 
 # As a user writes one without annotations.
-async def other_reading(context):  # type: ignore[no-untyped-def]
+async def other_reading(context):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201 - annotates nothing, as users may
     pass
 
 

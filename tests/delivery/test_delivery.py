@@ -179,7 +179,8 @@ async def test_no_more_wait_for_their_acknowledgement_behind_a_slow_one_than_the
         assert worker.ledger.received <= 22
         go.set()
         await until(lambda: worker.ledger.done == 500)
-        assert len(worker.broker.acknowledged) == 500
+        # PUBACKs leave with the next turn of the event loop.
+        await until(lambda: len(worker.broker.acknowledged) == 500)
 
 
 async def test_few_large_messages_are_bounded_too(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
