@@ -1,4 +1,4 @@
-"""RouteMQ's worker and its commands: python main.py --help."""
+"""RouteMQ's worker and its commands. `python main.py --help` lists them."""
 
 from bootstrap.cli import main
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.dispatch [--messages 20000] [--rounds 5]
 
-The two are measured in turns, in one process, so that a busy machine slows both; the medians are compared.
+The two are measured in turns, in one process, so that a busy machine slows both. The medians are compared.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from core.transport.brokers.memory import MemoryBroker
 
 BODY = b'{"type": "temperature", "value": 21.5, "unit": "celsius", "timestamp": 1767225600}'
 TOPICS = 100
-AT_ONCE = 500
+MAX_IN_HAND = 500
 
 
 class Readings(Controller):
-    """A controller that does nothing, so that what is left is the framework."""
+    """A controller that does nothing, so that the framework alone is measured."""
 
     async def store(self, context: Context[Any]) -> None:
-        """Take a message."""
+        """Do nothing."""
 
 
 class NoDeadLetters:
-    """Fails the benchmark should a message fail."""
+    """Fails the benchmark if a message fails."""
 
     async def add(self, dead_letter: DeadLetter, also: Any = None) -> None:
         raise AssertionError(dead_letter.reason)
 
 
 def routes(number: int) -> Router:
-    """Give a router of ``number`` routes, the measured one in their middle."""
+    """Return a router of ``number`` routes. The one that is measured stands in their middle."""
     router = Router()
     for kind in range(number):
         router.on(f"site-{kind % 100}/kind-{kind}/<device_id>/data", Readings.store)
@@ -52,7 +52,7 @@ def routes(number: int) -> Router:
 
 
 async def measure(router: Router, kind: int, messages: int) -> float:
-    """Give the seconds of CPU that ``messages`` messages cost, from PUBLISH to PUBACK."""
+    """Return the seconds of CPU that ``messages`` messages cost, from PUBLISH to PUBACK."""
     broker = MemoryBroker()
     session = Session(broker.connector("worker"), "memory", router.subscriptions())
     nothing = NoDeadLetters()
@@ -70,12 +70,12 @@ async def measure(router: Router, kind: int, messages: int) -> float:
     session.start(engine.consumer)
     await session.connected()
     topics = [f"site-{kind % 100}/kind-{kind}/device-{device}/data" for device in range(TOPICS)]
-    # What the broker does is not measured: the messages come straight from its connection, which has one session.
+    # The broker's part is not measured: its one session has one subscription, so that messages come straight through.
     (own,) = broker._sessions.values()
     own.subscriptions = {f"site-{kind % 100}/kind-{kind}/+/data": 1}
     began = process_time()
-    for start in range(0, messages, AT_ONCE):
-        for number in range(start, min(start + AT_ONCE, messages)):
+    for start in range(0, messages, MAX_IN_HAND):
+        for number in range(start, min(start + MAX_IN_HAND, messages)):
             broker.publish(Publication(topics[number % TOPICS], BODY, qos=1))
         while engine.ledger.in_hand:
             await asyncio.sleep(0)

@@ -20,7 +20,7 @@ EARLY = 100_000
 
 
 async def measure(messages: int) -> None:
-    """Print the memory along the way."""
+    """Send ``messages`` messages to a worker, and print its memory along the way."""
     system = System("exactly_once", "", messages, options='delivery="exactly_once"')
     with tempfile.TemporaryDirectory(prefix="rqbench") as folder:
         machine = Machine(Path(folder))
@@ -34,7 +34,7 @@ async def measure(messages: int) -> None:
         stored, early, told, began = 0, 0.0, 0, time.monotonic()
         while stored < messages:
             await asyncio.sleep(0.5)
-            # Numbers rise with the rows, and counting millions of rows would cost more than storing them.
+            # The highest number stands for the count: counting millions of rows would cost more than storing them.
             stored = (await connection.fetchval("SELECT max(id) FROM readings")) or 0
             memory = process.memory_info().rss / 2**20
             if not early and stored >= EARLY:
@@ -53,7 +53,7 @@ async def measure(messages: int) -> None:
 
 
 def main() -> None:
-    """Take the command line."""
+    """Run with the number of messages that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=2_000_000)
     asyncio.run(measure(parser.parse_args().messages))

@@ -1,8 +1,8 @@
-"""CPU per message of each transport: QoS 1 messages from a real Mosquitto, received and acknowledged, nothing else.
+"""CPU per message of each transport. QoS 1 messages from a real Mosquitto are received and acknowledged, nothing else.
 
     python -m benchmarks.receive [--messages 20000] [--rounds 3]
 
-The transports take turns in one process; publishing is done by another one, and is not counted.
+The transports take turns in one process. Another process publishes, and is not counted.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ KINDS = (("native", "5"), ("aiomqtt", "5"), ("aiomqtt", "3.1.1"))
 PUBLISH = """
 import asyncio, sys
 from dataclasses import replace
+from core.mqtt.publication import Publication
 from core.publisher import Publisher
 from core.transport.connect import connector
 from core.transport.options import parse_url
@@ -39,7 +40,7 @@ async def main(url, messages, body):
     publisher = Publisher(connector(replace(parse_url(url), client_id="publisher", clean_start=True)), "bench")
     for start in range(0, messages, 400):
         numbers = range(start, min(start + 400, messages))
-        await asyncio.gather(*(publisher.publish(Publication(f"d/{n % 100}/data", body, qos=1)) for n in numbers))
+        await asyncio.gather(*(publisher.send(Publication(f"d/{n % 100}/data", body, qos=1)) for n in numbers))
     await publisher.stop()
 
 asyncio.run(main(sys.argv[1], int(sys.argv[2]), sys.argv[3].encode()))
@@ -47,7 +48,10 @@ asyncio.run(main(sys.argv[1], int(sys.argv[2]), sys.argv[3].encode()))
 
 
 class Counter:
-    """Acknowledges what came in one turn of the event loop together, as the worker does."""
+    """Acknowledges together all messages of one turn of the event loop, as the worker does.
+
+    ``done`` is set after ``wanted`` messages.
+    """
 
     def __init__(self, wanted: int) -> None:
         self.connection: Connection | None = None
@@ -56,7 +60,7 @@ class Counter:
         self._waiting: list[int] = []
 
     def receive(self, message: Message) -> None:
-        """Take one message."""
+        """Count one message, and have it acknowledged."""
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self._acknowledge)
         self._waiting.append(message.packet_id)
@@ -70,14 +74,20 @@ class Counter:
         self._waiting = []
 
     def connected(self, connack: Connack) -> None:
-        """Have nothing to do."""
+        """Do nothing."""
 
     def disconnected(self) -> None:
-        """Have nothing to do."""
+        """Do nothing."""
 
 
 async def measure(url: str, transport: str, version: str, messages: int) -> float:
-    """Give the seconds of CPU that receiving ``messages`` costs."""
+    """Return the seconds of CPU that ``messages`` messages cost.
+
+    - ``url``: the broker.
+    - ``transport``: "native" or "aiomqtt".
+    - ``version``: "5" or "3.1.1".
+    - ``messages``: how many messages are received.
+    """
     options = replace(
         parse_url(url), transport=transport, version=version, client_id=f"{transport}-{version}", clean_start=True
     )
@@ -118,7 +128,7 @@ def main() -> None:
 
 
 def run(main: object) -> float:
-    """Run as the worker does."""
+    """Run ``main`` on the event loop that the worker uses."""
     try:
         import uvloop  # noqa: PLC0415 - not on all platforms
     except ImportError:

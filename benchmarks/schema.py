@@ -2,8 +2,8 @@
 
     python -m benchmarks.schema [--messages 50000] [--rounds 9]
 
-The two are measured in turns, in one process, so that a busy machine slows both; what is measured is making the context
-of a run (core/context.py), in which all else is the same.
+The two are measured in turns, in one process, so that a busy machine slows both. What is measured is making the context of
+a run (core/handling/runner.py). Everything else in it is the same for both.
 """
 
 from __future__ import annotations
@@ -42,25 +42,25 @@ class Reading(BaseModel):
 
 
 async def store(context: Context[dict[str, Any]]) -> float:
-    """Take a reading as a dict."""
+    """Return the value of a reading that is a dict."""
     value: float = context["payload"]["value"]
     return value
 
 
 async def store_checked(context: Context[Reading]) -> float:
-    """Take a reading as an object."""
+    """Return the value of a reading that is an object."""
     return context["payload"].value
 
 
 def route(schema: Any) -> Route:
-    """Give a route with ``schema``, or without one."""
+    """Return a route with ``schema``. Return one without a schema where it is None."""
     router = Router()
     router.on("devices/<device_id>/data", store if schema is None else store_checked, schema=schema)
     return router.routes[0]
 
 
 def measure(measured: Route, messages: int) -> float:
-    """Give the microseconds of CPU that the context of one message costs."""
+    """Return the microseconds of CPU that the context of one message costs."""
     message, params, limits = Message(TOPIC, BODY, 1), {"device_id": "17"}, Limits()
     publish = Publisher(MemoryBroker().connector("publisher"), "memory").publish
     began = process_time()
@@ -89,7 +89,7 @@ def main() -> None:
     for name, median in medians.items():
         print(f"  {name:24} median {median:6.2f}   min {min(cost[name]):6.2f}   max {max(cost[name]):6.2f}")
     bare, checked = medians.values()
-    print(f"  the schema costs {checked - bare:.2f} us more; at most 8 us are allowed")
+    print(f"  the schema costs {checked - bare:.2f} us more. At most 8 us are allowed")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where the systems of a benchmark store their rows, and how those are counted."""
+"""The databases in which the systems of a benchmark store their rows, and in which the rows are counted."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class Store(Protocol):
     url: str
 
     async def count(self) -> int:
-        """Give the number of rows."""
+        """Return the number of rows."""
 
     async def empty(self) -> None:
         """Delete all rows."""
 
     async def latencies(self) -> list[float]:
-        """Give the milliseconds from publish to commit, one for each row; none where the database does not tell."""
+        """Return the milliseconds from publish to commit of each row. Return none where the database does not tell."""
 
     async def close(self) -> None:
-        """Let go of it."""
+        """Close the connection."""
 
 
 class PostgresStore:
@@ -67,7 +67,7 @@ class PostgresStore:
 
 
 class SqliteStore:
-    """A SQLite file, whose table the worker makes."""
+    """A SQLite file. The worker makes its table."""
 
     def __init__(self, file: Path) -> None:
         self.url = f"sqlite+aiosqlite:///{file}"
@@ -98,7 +98,7 @@ class SqliteStore:
 
 
 def new_server() -> Postgres:
-    """Give a PostgreSQL that keeps the time of each commit."""
+    """Return a PostgreSQL server that keeps the time of each commit."""
     server = Postgres()
     server._server.psql("ALTER SYSTEM SET track_commit_timestamp = on")
     server.stop()

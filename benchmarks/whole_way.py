@@ -1,11 +1,11 @@
 """The whole way: QoS 1 publish on 100 topics -> handler -> committed row in PostgreSQL 18, beside other systems.
 
     make bench              writes benchmarks/RESULTS.md
-    make bench-quick        a short form, prints only
+    make bench-quick        measures for a short time, and prints only
 
-Each system runs in a process of its own, peers in environments of their own under `.bench/`. Systems take turns, rounds are
-interleaved, medians are shown. CPU is that of the system's process alone, and holds on a noisy machine; messages/s are those
-of this machine. Rows are counted at the end.
+Each system runs in a process of its own. Other systems run in environments of their own under `.bench/`. The systems take
+turns within each round, and the medians of all rounds are shown. CPU is that of the system's process alone, so that it
+holds on a noisy machine too. Messages per second are those of this machine. Rows are counted at the end.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ BENCH = ROOT / ".bench"
 SYSTEMS = ROOT / "benchmarks" / "systems"
 MODEL = """
 from sqlalchemy.orm import Mapped, mapped_column
-from core.mqtt.publication import Publication
 from core.model import Base
 
 class Reading(Base):
@@ -68,6 +67,7 @@ MANY = (
 PUBLISH = """
 import asyncio, sys, time
 from dataclasses import replace
+from core.mqtt.publication import Publication
 from core.transport.connection import Deaf
 from core.transport.connect import connector
 from core.transport.options import parse_url
@@ -96,7 +96,22 @@ asyncio.run(main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv
 
 @dataclass
 class System:
-    """One system: how it is started, how many messages it gets, and what it promises at its speed."""
+    """One system, and what was measured of it.
+
+    - ``name``: its name in the table.
+    - ``promise``: what it promises at its speed.
+    - ``messages``: how many messages it gets.
+    - ``script``: a file in `benchmarks/systems/`. None for RouteMQ itself.
+    - ``python``: the Python that runs the script. None for this one.
+    - ``options``: the options of RouteMQ's route.
+    - ``settings``: RouteMQ's settings.
+    - ``topics``: how many topics the messages go to.
+    - ``sqlite``: whether it stores in SQLite. PostgreSQL otherwise.
+    - ``cpu``: microseconds for each message, by round.
+    - ``rate``: messages per second, by round.
+    - ``rss``: MiB of memory, by round.
+    - ``latencies``: milliseconds from publish to commit, of all rounds.
+    """
 
     name: str
     promise: str
@@ -114,7 +129,7 @@ class System:
 
 
 class FailedError(Exception):
-    """A system that does not do what is measured."""
+    """A system does not do what is to be measured."""
 
 
 class Machine:
@@ -136,7 +151,7 @@ class Machine:
         return self._broker.port
 
     def fresh_broker(self) -> None:
-        """Start a broker that knows no session: one that was left would collect all that the next system gets."""
+        """Start a broker that knows no session. An old session would collect everything that the next system gets."""
         self.stop()
         self._broker = Mosquitto(self.folder / f"mosquitto-{self.runs}", "max_inflight_messages 1000").start()
 
@@ -169,7 +184,7 @@ class Machine:
 
 
 async def measure(machine: Machine, system: System, messages: int, seconds: float) -> None:
-    """Run ``system`` once: its cost for ``messages``, then its latency at 100 messages/s for ``seconds``."""
+    """Run ``system`` once. Measure its cost for ``messages``, then its latency at 100 messages/s for ``seconds``."""
     machine.fresh_broker()
     store: Store
     if system.sqlite:
@@ -181,7 +196,7 @@ async def measure(machine: Machine, system: System, messages: int, seconds: floa
         deadline = time.monotonic() + 60
         while not await store.count():
             if time.monotonic() > deadline or popen.poll() is not None:
-                raise FailedError(f"it stores nothing; see {machine.folder}")
+                raise FailedError(f"{system.name} stores nothing. See the logs in {machine.folder}")
             await machine.publish(1, topics=system.topics)
             await asyncio.sleep(0.3)
         await asyncio.sleep(1)
@@ -193,7 +208,7 @@ async def measure(machine: Machine, system: System, messages: int, seconds: floa
             await asyncio.sleep(0.05)
             stored = await store.count()
             if time.monotonic() - began > 300:
-                raise FailedError(f"it stored {stored:,} of {messages:,}")
+                raise FailedError(f"{system.name} stored {stored:,} of {messages:,} messages within 300 s")
         system.rate.append(messages / (time.monotonic() - began))
         system.cpu.append((sum(process.cpu_times()[:2]) - before) / messages * 1e6)
         system.rss.append(process.memory_info().rss / 2**20)
@@ -212,7 +227,7 @@ async def measure(machine: Machine, system: System, messages: int, seconds: floa
 
 
 async def bare_commits(machine: Machine, seconds: float) -> list[float]:
-    """Give the milliseconds of INSERT and COMMIT by asyncpg alone, 100 a second."""
+    """Return the milliseconds of INSERT and COMMIT by asyncpg alone, 100 times a second."""
     connection = await asyncpg.connect(machine.postgres.new_database().replace("+asyncpg", ""))
     await connection.execute(TABLE)
     insert = "INSERT INTO readings (device_id, number, value, unit, sent_at) VALUES ($1, $2, $3, $4, $5)"
@@ -228,7 +243,7 @@ async def bare_commits(machine: Machine, seconds: float) -> list[float]:
 
 
 def environment(name: str, python: str, *packages: str) -> Path | None:
-    """Give the Python of an environment under `.bench/` with ``packages``; None where ``python`` is not there."""
+    """Return the Python of an environment under `.bench/` with ``packages``. Return None where there is no ``python``."""
     folder = BENCH / name
     path = folder / "bin" / "python"
     if not path.exists():
@@ -242,7 +257,10 @@ def environment(name: str, python: str, *packages: str) -> Path | None:
 
 
 def systems(scale: float, *, peers: bool) -> list[System]:
-    """Give the systems to be measured; ``scale`` shortens."""
+    """Return the systems to be measured.
+
+    ``scale`` multiplies the numbers of messages. With ``peers``, other systems are measured too.
+    """
     fast, slow = int(40_000 * scale), int(3_000 * scale)
     found = [
         System("RouteMQ, exactly_once", "stored once, then acknowledged", fast, options='delivery="exactly_once"'),
@@ -297,12 +315,12 @@ def systems(scale: float, *, peers: bool) -> list[System]:
         if routemq is not None:
             found.append(System("RouteMQ 0.25.0 (PyPI)", before, slow, "routemq_app.py", routemq))
         else:
-            print("RouteMQ 0.25.0 is left out: it needs Python 3.12, and there is no python3.12")
+            print("RouteMQ 0.25.0 is left out, because it needs python3.12, which is not installed")
     return found
 
 
 def table(measured: list[System], bare: list[float]) -> str:
-    """Give the results as a Markdown table."""
+    """Return the results as a Markdown table."""
     lines = [
         "| system | CPU us/message | messages/s | RSS MiB | p50 ms | p99 ms | at this speed |",
         "|---|--:|--:|--:|--:|--:|---|",
@@ -319,12 +337,12 @@ def table(measured: list[System], bare: list[float]) -> str:
 
 
 def percentile(values: list[float], part: int) -> float:
-    """Give the ``part``-th percentile."""
+    """Return the percentile ``part``, from 1 to 99, of ``values``."""
     return statistics.quantiles(values, n=100, method="inclusive")[part - 1]
 
 
 async def bench(*, quick: bool) -> None:
-    """Measure everything and print it; the long form also writes RESULTS.md."""
+    """Measure everything, and print it. Without ``quick``, measure for longer and write RESULTS.md too."""
     rounds, seconds = (1, 2.0) if quick else (3, 6.0)
     measured = systems(0.25 if quick else 1, peers=not quick)
     bare: list[float] = []
@@ -348,7 +366,7 @@ async def bench(*, quick: bool) -> None:
             f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
         )
         text = (
-            f"# Results\n\n{datetime.now(UTC):%Y-%m-%d}, {machine_said}, Mosquitto, PostgreSQL 18; medians of {rounds} rounds in "
+            f"# Results\n\n{datetime.now(UTC):%Y-%m-%d}, {machine_said}, Mosquitto, PostgreSQL 18. Medians of {rounds} rounds in "
             "one run.\nCPU is that of the system's process alone. p50 and p99: from publish to commit, at 100 messages/s.\n"
             "Made by `make bench`.\n\n"
         )
@@ -356,9 +374,9 @@ async def bench(*, quick: bool) -> None:
 
 
 def main() -> None:
-    """Take the command line."""
+    """Run as the command line asks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one short round, without peers")
+    parser.add_argument("--quick", action="store_true", help="Measure one short round, without other systems.")
     asyncio.run(bench(quick=parser.parse_args().quick))
 
 

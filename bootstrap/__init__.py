@@ -1,1 +1,1 @@
-"""Puts the application together, starts it and stops it."""
+"""What puts an application together, starts it and stops it."""

@@ -38,19 +38,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("routemq")
 
-SOON = 5.0
-"""Seconds after which the terminal is told why the worker is not ready yet."""
+MAX_SILENCE = 5.0
+"""Seconds after which the log says why a worker with a connection is not ready yet."""
 
 
 class Application:
-    """One worker: a session with the broker, the consumer behind it, and a database.
+    """One worker: a session with the broker, the engine behind it, and a database.
 
-    ``start`` returns when all of it stands, except for the connection to the broker, which is tried for ever. ``stop`` takes
-    nothing in any more, finishes what is in hand, and lets go of everything in the opposite order. It lives in the runtime
-    in which it is made (see ``core.runtime.Runtime``): a second one in the same process needs one of its own.
+    ``start`` does not wait for the connection to the broker, which is tried until it succeeds. ``stop`` takes no more
+    messages, finishes those in hand, and closes everything in the opposite order. ``say`` prints the start block.
+
+    It lives in the runtime in which it is made (see ``core.runtime.Runtime``). A second one in the same process needs a
+    runtime of its own.
     """
 
-    def __init__(self, settings: Settings, router: Router, say: Callable[[str], None] = print) -> None:
+    def __init__(self, settings: Settings, router: Router, say: Callable[[str], None]) -> None:
         self.settings = settings
         self.router = router
         self.engine: Engine | None = None
@@ -63,7 +65,11 @@ class Application:
         self._ready: asyncio.Task[None] | None = None
 
     async def start(self) -> asyncio.Task[None]:
-        """Start. Return the session's task, which ends by itself only with a SessionTakenOverError. Raise StartError."""
+        """Start the worker and return the task of its session.
+
+        The task ends by itself only with a SessionTakenOverError. Raise RouteMQError if the application cannot start as it
+        is set up.
+        """
         with self.runtime.used():
             return await self._start()
 
@@ -73,7 +79,7 @@ class Application:
         jobs = jobs_of(controllers())
         storage.configure(settings)
         rate_limit.configure(settings.rate_limit_url)
-        await storage.once_it_answers(lambda: storage.prepare(upgrades=settings.auto_migrate))
+        await storage.when_database_answers(lambda: storage.prepare(upgrades=settings.auto_migrate))
         options = settings.connect_options()
         if options.scheme == "embedded":
             self._broker = EmbeddedBroker(options)
@@ -82,7 +88,7 @@ class Application:
         subscriptions = self.router.subscriptions()
         record = SessionRecord(storage.sessions(), options.client_id, options.address)
         filters = [subscription.topic_filter for subscription in subscriptions]
-        stale = await storage.once_it_answers(lambda: record.take(filters))
+        stale = await storage.when_database_answers(lambda: record.take(filters))
         publisher = publisher_with(options, f"{options.client_id}-p", settings.response_topic)
         self._publisher = publisher
         use_publisher(publisher)
@@ -115,47 +121,51 @@ class Application:
         )
         if engine.exactly_once is not None:
             self._check_session_outlives(options)
-        await storage.once_it_answers(engine.load)
+        await storage.when_database_answers(engine.load)
         self.engine = engine
         engine.start()
         self._say(start_block(settings, options, self._broker, self.router))
         self._status = StatusLine(engine.ledger, log.info, engine.dispatch.failures.flush)
         self._status.start()
         working = session.start(engine.consumer)
-        self._ready = asyncio.create_task(self._tell_ready(session), name="tell ready")
+        self._ready = asyncio.create_task(self._log_when_ready(session), name="log when ready")
         return working
 
     def _check_session_outlives(self, options: ConnectOptions) -> None:
-        """Raise StartError where the session, whose packets are recorded, ends with its connection."""
+        """Raise StartError if the session ends with its connection: the record of its packets would be of no use."""
         if options.version == "5" and options.session_expiry == 0:
             route = next(route for route in self.router.routes if route.options.delivery == "exactly_once")
             raise StartError(
                 f"route {route.pattern.text!r} at {route.defined_at}: delivery='exactly_once' needs a session that outlives "
-                "its connection; MQTT_SESSION_EXPIRY=0 ends it at once, give it the seconds that a worker may be away"
+                "its connection, and MQTT_SESSION_EXPIRY=0 ends it with the connection; set MQTT_SESSION_EXPIRY to the "
+                "number of seconds that a worker may be away"
             )
 
-    async def _tell_ready(self, session: Session) -> None:
+    async def _log_when_ready(self, session: Session) -> None:
         try:
-            async with asyncio.timeout(SOON):
+            async with asyncio.timeout(MAX_SILENCE):
                 await session.connected()
         except TimeoutError:
             if session.stands:
-                log.info("connected: at work on what the session has collected, behind which subscriptions are confirmed")
+                log.info(
+                    "connected: working through the messages that the broker has kept, then subscriptions are confirmed"
+                )
             await session.connected()
         version = session.connack.version if session.connack else self.settings.mqtt_version
         filters = len(self.router.subscriptions())
         overlapping = [s.topic_filter for s in self.router.subscriptions() if s.identifier is not None]
         if overlapping and not (session.connack and session.connack.subscription_identifiers):
             log.warning(
-                "topic filters overlap, and without MQTT 5 a broker that sends a copy for each is not found out: %s",
+                "topic filters overlap: %s; this broker has no subscription identifiers (MQTT 5), so a message that it "
+                "sends once for each of them is handled once for each",
                 ", ".join(overlapping),
             )
-        log.info("ready: connected by MQTT %s, %d topic filter%s subscribed", version, filters, "s" * (filters != 1))
+        log.info("ready: connected with MQTT %s, subscribed to %d topic filter%s", version, filters, "s" * (filters != 1))
 
-    async def stop(self, hurry: asyncio.Event | None = None) -> None:
-        """Stop in order. ``hurry``, once set, cuts off what is still in hand."""
+    async def stop(self, hurry: asyncio.Event) -> None:
+        """Stop everything in order. Messages still in hand are cut off once ``hurry`` is set."""
         with self.runtime.used():
-            await self._stop(hurry or asyncio.Event())
+            await self._stop(hurry)
 
     async def _stop(self, hurry: asyncio.Event) -> None:
         if self._ready is not None:
@@ -177,14 +187,17 @@ class Application:
         await Model.close()
 
     async def run(self) -> int:
-        """Start, work until SIGTERM or Ctrl-C, stop; give the exit code. A second signal cuts the stop short."""
+        """Start, work until SIGTERM or Ctrl-C, and stop. Return the exit code.
+
+        A second signal cuts the stop short. Raise RouteMQError if the application cannot start as it is set up.
+        """
         stop, hurry = asyncio.Event(), asyncio.Event()
 
         def signalled() -> None:
             if stop.is_set():
                 hurry.set()
             else:
-                log.info("stopping: finishing what is in hand")
+                log.info("stopping: finishing the messages in hand; a second signal cuts this short")
                 stop.set()
 
         loop = asyncio.get_running_loop()
@@ -217,10 +230,10 @@ class Application:
 
 
 def _collect_garbage_rarely() -> None:
-    """Leave what was made at the start out of garbage collection, and collect less often than Python does by itself.
+    """Leave what was made at the start out of garbage collection, and collect less often than Python does by default.
 
-    Hundreds of messages in hand are thousands of living objects, which each collection walks through to find nothing: a
-    seventh of the CPU per message by default.
+    Hundreds of messages in hand are thousands of living objects. Each collection walks through all of them and finds
+    nothing. By default that costs a seventh of the CPU per message.
     """
     gc.collect()
     gc.freeze()
@@ -228,17 +241,20 @@ def _collect_garbage_rarely() -> None:
 
 
 def run(settings: Settings) -> int:
-    """Run the worker with ``settings`` until it is told to stop; give its exit code. Raises RouteMQError at start."""
+    """Run the worker with ``settings`` until it is told to stop, and return its exit code.
+
+    Raise RouteMQError if the application cannot start as it is set up.
+    """
     logging.basicConfig(
         level=settings.log_level, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"
     )
     for library in ("iotcore", "alembic"):
         logging.getLogger(library).setLevel(logging.WARNING)
-    return run_loop(Application(settings, discover()).run())
+    return run_loop(Application(settings, discover(), print).run())
 
 
 def run_loop(main: Coroutine[Any, Any, int]) -> int:
-    """Run ``main`` on uvloop where that is installed, else on asyncio's own loop."""
+    """Run ``main`` on uvloop if it is installed, or else on asyncio's own event loop. Return what ``main`` returns."""
     factory = None
     if sys.platform != "win32":
         try:
@@ -246,6 +262,6 @@ def run_loop(main: Coroutine[Any, Any, int]) -> int:
 
             factory = uvloop.new_event_loop
         except ImportError:
-            log.debug("uvloop is not installed, running on asyncio's own event loop")
+            log.debug("uvloop is not installed, so the worker runs on asyncio's own event loop")
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(main)

@@ -1,4 +1,4 @@
-"""The commands of main.py."""
+"""The commands of main.py. Each imports what it needs when it is run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from bootstrap.commands.make import Kind
-from config.settings import Settings, load, unknown
+from config.settings import Settings, load, unknown_variables
 from core import __version__
 from core.errors import RouteMQError, StartError
 
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
 app = typer.Typer(
-    help="RouteMQ: from an MQTT broker into a database.",
+    help="""RouteMQ, the application framework between an MQTT broker and a database.
+
+    Without a command, the worker is run. `python main.py COMMAND --help` explains a command.
+    """,
     add_completion=False,
     no_args_is_help=False,
     pretty_exceptions_enable=False,
@@ -29,13 +32,13 @@ app = typer.Typer(
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
-Qos = Annotated[int, typer.Option(min=0, max=1, help="0: sent once; 1: until the broker has acknowledged it.")]
+Qos = Annotated[int, typer.Option(min=0, max=1, help="0 sends a message once, 1 until the broker has acknowledged it.")]
 
 
 def settings() -> Settings:
-    """Give the settings in force, and warn of variables that are none."""
+    """Return the settings in force, and print a warning for each variable that looks like a setting and is none."""
     loaded = load()
-    for line in unknown():
+    for line in unknown_variables():
         err.print(f"warning: {line}", style="yellow", markup=False, soft_wrap=True)
     return loaded
 
@@ -43,9 +46,9 @@ def settings() -> Settings:
 @app.callback(invoke_without_command=True)
 def start(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,  # noqa: FBT002
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,  # noqa: FBT002
 ) -> None:
-    """Run the worker, if no command is given."""
+    """Run the worker if no command is given."""
     if version:
         out.print(f"RouteMQ {__version__}")
         raise typer.Exit
@@ -55,7 +58,10 @@ def start(
 
 @app.command()
 def run() -> None:
-    """Run the worker until Ctrl-C or SIGTERM; the same as no command."""
+    """Run the worker until Ctrl-C or SIGTERM.
+
+    It finishes the messages in hand before it ends. A second signal cuts this short.
+    """
     from bootstrap import app as application  # noqa: PLC0415 - what a command needs is imported by it alone
 
     raise typer.Exit(application.run(settings()))
@@ -63,7 +69,10 @@ def run() -> None:
 
 @app.command()
 def config() -> None:
-    """Show the settings in force, and where each comes from."""
+    """Show all settings and where each value comes from.
+
+    Passwords are not shown.
+    """
     from bootstrap.commands.show import settings_table  # noqa: PLC0415
 
     settings_table(settings(), out)
@@ -71,7 +80,10 @@ def config() -> None:
 
 @app.command()
 def routes() -> None:
-    """Show the routes, and the topic filters they subscribe to."""
+    """Show all routes and the topic filters they subscribe to.
+
+    They are shown in the order in which a topic is compared with them.
+    """
     from bootstrap.commands.show import routes_table  # noqa: PLC0415
     from bootstrap.discovery import discover  # noqa: PLC0415
 
@@ -80,14 +92,19 @@ def routes() -> None:
 
 @app.command()
 def asyncapi(
-    as_yaml: Annotated[bool, typer.Option("--yaml", help="As YAML; the default.")] = False,  # noqa: FBT002
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,  # noqa: FBT002
-    as_html: Annotated[bool, typer.Option("--html", help="As a page for people, in one file.")] = False,  # noqa: FBT002
-    output: Annotated[Path | None, typer.Option(dir_okay=False, help="A file; without it standard output.")] = None,
+    as_yaml: Annotated[bool, typer.Option("--yaml", help="Write YAML. This is the default.")] = False,  # noqa: FBT002
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,  # noqa: FBT002
+    as_html: Annotated[bool, typer.Option("--html", help="Write a page for people to read.")] = False,  # noqa: FBT002
+    output: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Write to this file and not to standard output.")
+    ] = None,
 ) -> None:
-    """Write the AsyncAPI 3.0 document of the routes."""
+    """Write an AsyncAPI 3.0 document of the routes.
+
+    It describes the messages that the application takes, and its answers.
+    """
     if as_yaml + as_json + as_html > 1:
-        raise typer.BadParameter("give one of --yaml, --json and --html")
+        raise typer.BadParameter("choose one of --yaml, --json and --html")
     from bootstrap.commands.asyncapi import write  # noqa: PLC0415
 
     write(settings(), "json" if as_json else "html" if as_html else "yaml", output)
@@ -95,10 +112,10 @@ def asyncapi(
 
 @app.command()
 def publish(
-    topic: str,
-    payload: Annotated[str, typer.Argument(help="The body; - reads it from standard input.")],
+    topic: Annotated[str, typer.Argument(help="The topic, without wildcards.")],
+    payload: Annotated[str, typer.Argument(help="The payload. With -, it is read from standard input.")],
     qos: Qos = 1,
-    retain: Annotated[bool, typer.Option("--retain", help="Have the broker keep it for later subscribers.")] = False,  # noqa: FBT002
+    retain: Annotated[bool, typer.Option("--retain", help="Let the broker keep the message for later subscribers.")] = False,  # noqa: FBT002
 ) -> None:
     """Publish one message."""
     from bootstrap.commands.publish import publish_one  # noqa: PLC0415
@@ -109,12 +126,17 @@ def publish(
 
 @app.command()
 def simulate(
-    devices: Annotated[int, typer.Option(min=1, help="How many devices.")] = 50,
+    devices: Annotated[int, typer.Option(min=1, help="The number of devices.")] = 50,
     rate: Annotated[float, typer.Option(min=0.01, help="Messages per second, of all devices together.")] = 100,
-    duration: Annotated[float | None, typer.Option(min=0.01, help="Seconds; without it until Ctrl-C.")] = None,
+    duration: Annotated[
+        float | None, typer.Option(min=0.01, help="Seconds until it ends. Without it, Ctrl-C ends it.")
+    ] = None,
     qos: Qos = 1,
 ) -> None:
-    """Publish believable readings of many devices on devices/<device_id>/data."""
+    """Publish made-up readings of many devices.
+
+    The topics are devices/<device_id>/data. The routes of the example store these readings.
+    """
     from bootstrap.commands.simulate import simulate as simulated  # noqa: PLC0415
 
     _run(simulated(settings(), out, devices=devices, rate=rate, duration=duration, qos=qos))
@@ -122,12 +144,18 @@ def simulate(
 
 @app.command()
 def replay(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True)],
-    topic: Annotated[str, typer.Option(help="Made of each line's fields, such as 'rtl_433/<model>/<id>'.")],
-    rate: Annotated[float | None, typer.Option(min=0.01, help="Lines per second; without it as fast as it goes.")] = None,
+    file: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="A file with a JSON object on each line.")
+    ],
+    topic: Annotated[str, typer.Option(help="The topic, with names of fields in it, such as 'rtl_433/<model>/<id>'.")],
+    rate: Annotated[float | None, typer.Option(min=0.01, help="Lines per second. Without it, as many as possible.")] = None,
     qos: Qos = 1,
 ) -> None:
-    """Publish each line of a file of JSON objects, as it stands, to the topic made of its fields."""
+    """Publish the lines of a file, each a JSON object.
+
+    The lines are not changed. The topic of each line is made from its fields. A field that is missing or empty becomes
+    `unknown` in the topic, and characters that a topic level cannot hold become `_`.
+    """
     from bootstrap.commands.replay import replay as replayed  # noqa: PLC0415
 
     _run(replayed(settings(), out, file, topic, rate=rate, qos=qos))
@@ -135,7 +163,11 @@ def replay(
 
 @app.command()
 def doctor() -> None:
-    """Look whether everything is there that run needs."""
+    """Check that everything `run` needs is in place.
+
+    Each check prints a line that begins with ok, warn or fail. After warn, `run` works, but you should know of something. If
+    a check fails, the exit code is 1.
+    """
     from bootstrap.commands.doctor import doctor as examine  # noqa: PLC0415
 
     _run(examine(load(), out))
@@ -143,7 +175,11 @@ def doctor() -> None:
 
 @app.command()
 def shell() -> None:
-    """Open a Python prompt with the application loaded; or run what standard input has."""
+    """Open a Python prompt with the application loaded.
+
+    You can use await, the models and controllers by their names, and send(topic, payload), which runs a message through the
+    application. If standard input is no terminal, it is run as a script.
+    """
     from bootstrap.commands.shell import shell as opened  # noqa: PLC0415
 
     raise typer.Exit(opened(settings(), lambda line: out.print(line, markup=False, soft_wrap=True)))
@@ -151,39 +187,41 @@ def shell() -> None:
 
 @app.command()
 def make(
-    kind: Annotated[Kind, typer.Argument(help="What to make.", show_default=False)],
-    name: Annotated[str, typer.Argument(help="Its name, such as MeterReading or meter_reading.")],
+    kind: Annotated[Kind, typer.Argument(help="The kind of file.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="The name, such as MeterReading or meter_reading.")],
 ) -> None:
-    """Write a small working file to begin with, and say what to do next."""
+    """Write a small file that works, as a first version.
+
+    It is written below app/ or tests/, and uses files of the same name that are there already. No file is overwritten. The
+    command says what to do next.
+    """
     from bootstrap.commands.make import make as made  # noqa: PLC0415
 
     made(kind, name, lambda line: out.print(line, markup=False, soft_wrap=True))
 
 
-dead_letters = typer.Typer(
-    help="Look at messages that could not be handled, run them again, drop them.", no_args_is_help=True
-)
+dead_letters = typer.Typer(help="Show, replay or drop messages that could not be handled.", no_args_is_help=True)
 app.add_typer(dead_letters, name="dead-letters")
 
-Ids = Annotated[list[int] | None, typer.Argument(help="Ids, as list shows them.")]
-OfRoute = Annotated[str | None, typer.Option("--route", help="Those of the route with this name.")]
-All = Annotated[bool, typer.Option("--all", help="All of them.")]
+Ids = Annotated[list[int] | None, typer.Argument(help="Choose the dead letters with these ids, as list shows them.")]
+OfRoute = Annotated[str | None, typer.Option("--route", help="Choose the dead letters of the route with this name.")]
+All = Annotated[bool, typer.Option("--all", help="Choose all dead letters.")]
 
 
 @dead_letters.command("list")
 def list_dead_letters(
     route: OfRoute = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many, the latest.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="The number of dead letters to show.")] = 50,
 ) -> None:
-    """Show the latest dead letters."""
+    """Show the latest dead letters, one on each line."""
     from bootstrap.commands.dead_letters import list_them  # noqa: PLC0415
 
     _run(list_them(settings(), out, route=route, most=limit))
 
 
 @dead_letters.command()
-def show(number: Annotated[int, typer.Argument(metavar="ID")]) -> None:
-    """Show one with everything that is known of it."""
+def show(number: Annotated[int, typer.Argument(metavar="ID", help="The id, as list shows it.")]) -> None:
+    """Show everything that is known about one dead letter."""
     from bootstrap.commands.dead_letters import show as shown  # noqa: PLC0415
 
     _run(shown(settings(), out, number))
@@ -191,7 +229,11 @@ def show(number: Annotated[int, typer.Argument(metavar="ID")]) -> None:
 
 @dead_letters.command("replay")
 def replay_dead_letters(ids: Ids = None, route: OfRoute = None, all_: All = False) -> None:  # noqa: FBT002
-    """Run them through the application, in this process; one whose handler succeeds is removed."""
+    """Run dead letters through the application again.
+
+    Their handlers run in this process. A dead letter whose handler succeeds is removed. Choose them by their ids, by --route
+    or by --all.
+    """
     from bootstrap.commands.dead_letters import replay as replayed  # noqa: PLC0415
 
     _run(replayed(settings(), out, ids or [], route=route, all_=all_))
@@ -199,30 +241,37 @@ def replay_dead_letters(ids: Ids = None, route: OfRoute = None, all_: All = Fals
 
 @dead_letters.command()
 def drop(ids: Ids = None, route: OfRoute = None, all_: All = False) -> None:  # noqa: FBT002
-    """Remove them for good."""
+    """Delete dead letters for good.
+
+    Choose them by their ids, by --route or by --all.
+    """
     from bootstrap.commands.dead_letters import drop as dropped  # noqa: PLC0415
 
     _run(dropped(settings(), out, ids or [], route=route, all_=all_))
 
 
-db = typer.Typer(help="Bring the database's tables forward and back, and write migrations.", no_args_is_help=True)
+db = typer.Typer(help="Run, take back, write or check migrations of the database.", no_args_is_help=True)
 app.add_typer(db, name="db")
 
 
 @db.command()
-def upgrade(to: Annotated[str, typer.Argument(metavar="REVISION", help="The one to stop at.")] = "head") -> None:
+def upgrade(
+    to: Annotated[str, typer.Argument(metavar="REVISION", help="The last migration to run. head is the latest.")] = "head",
+) -> None:
     """Run the migrations that the database lacks."""
     from bootstrap.commands import db as commands  # noqa: PLC0415
 
     _run(commands.upgrade(settings(), out, to))
 
 
-# -1 is no option.
+# -1 is a revision, not an option.
 @db.command(context_settings={"ignore_unknown_options": True})
 def downgrade(
-    to: Annotated[str, typer.Argument(metavar="REVISION", help="The one to be at then; -1: the one before; base: none.")],
+    to: Annotated[
+        str, typer.Argument(metavar="REVISION", help="The migration to go back to. -1 takes one back, base takes all back.")
+    ],
 ) -> None:
-    """Take migrations back."""
+    """Take migrations back, the latest one first."""
     from bootstrap.commands import db as commands  # noqa: PLC0415
 
     _run(commands.downgrade(settings(), out, to))
@@ -230,10 +279,10 @@ def downgrade(
 
 @db.command()
 def revision(
-    message: Annotated[str, typer.Option("-m", "--message", help="What it does, in a few words.")],
-    empty: Annotated[bool, typer.Option("--empty", help="To be filled in by hand.")] = False,  # noqa: FBT002
+    message: Annotated[str, typer.Option("-m", "--message", help="What the migration does, in a few words.")],
+    empty: Annotated[bool, typer.Option("--empty", help="Write an empty migration, to be filled in by hand.")] = False,  # noqa: FBT002
 ) -> None:
-    """Write a migration of what has changed in app/models."""
+    """Write a migration for what has changed in app/models."""
     from bootstrap.commands import db as commands  # noqa: PLC0415
 
     _run(commands.revision(settings(), out, message, empty=empty))
@@ -241,7 +290,7 @@ def revision(
 
 @db.command()
 def current() -> None:
-    """Show which migrations the database is at."""
+    """Show at which migration the database is."""
     from bootstrap.commands import db as commands  # noqa: PLC0415
 
     _run(commands.current(settings(), out))
@@ -249,7 +298,7 @@ def current() -> None:
 
 @db.command()
 def history() -> None:
-    """Show all migrations, the first one first."""
+    """Show all migrations, the oldest first."""
     from bootstrap.commands import db as commands  # noqa: PLC0415
 
     _run(commands.history(settings(), out))
@@ -257,7 +306,10 @@ def history() -> None:
 
 @db.command()
 def check() -> None:
-    """Look whether a model has changed without a migration."""
+    """Check that the migrations make what app/models describes.
+
+    If they do not, print the differences. The exit code is 1 then.
+    """
     from bootstrap.commands import db as commands  # noqa: PLC0415
 
     _run(commands.check(settings(), out))
@@ -268,12 +320,12 @@ def _run(command: Coroutine[Any, Any, int]) -> None:
 
 
 def main() -> None:
-    """Run the command line; an error that a person can act on is one line, without a traceback."""
+    """Run the command line. Print an error that a person can act on as one line, without a traceback."""
     try:
         app()
     except RouteMQError as error:
         if isinstance(error, StartError) and error.__cause__ is not None:
-            # A broken module of the user's: the place in it is what helps.
+            # A module of the application is broken. The traceback shows where.
             traceback.print_exception(error.__cause__)
         for line in str(error).splitlines():
             err.print(f"error: {line}", style="red", markup=False, soft_wrap=True)

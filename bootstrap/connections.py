@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     from core.transport.options import ConnectOptions
 
 
-def publisher_with(options: ConnectOptions, client_id: str, response_topic: str | None = None) -> Publisher:
-    """Return a publisher with a session of its own, which ends with it, under ``client_id``."""
+def publisher_with(options: ConnectOptions, client_id: str, response_topic: str) -> Publisher:
+    """Return a publisher that connects as ``client_id``. Its session with the broker ends with its connection."""
     own = replace(options, client_id=client_id, clean_start=True, will=None)
     return Publisher(connector(own), own.address, response_topic)
 
 
 async def publisher_for(settings: Settings, purpose: str) -> Publisher:
-    """Return a publisher at the broker of ``settings`` for something beside the worker, such as "shell".
+    """Return a publisher for a command or a script, connected to the broker of ``settings``.
 
-    Its client identifier is ``purpose`` with a random end. Raise BrokerUnreachableError where an embedded broker is meant
-    and none runs.
+    Its client identifier is ``purpose``, such as "shell", with a random end. Raise BrokerUnreachableError if the settings
+    name an embedded broker and none runs.
     """
     options = await find_running(settings.connect_options())
     client_id = f"{purpose}-{secrets.token_hex(6)}"
     return publisher_with(options, client_id, settings.mqtt_response_topic.replace(CLIENT_ID, client_id))
 
 
-class LatePublisher(Outgoing):
-    """Finds the broker of ``settings`` when something is first published: it need not be there before."""
+class LazyPublisher(Outgoing):
+    """A publisher that looks for the broker of ``settings`` only when something is first published."""
 
     def __init__(self, settings: Settings, purpose: str) -> None:
         self._settings = settings
@@ -43,12 +43,12 @@ class LatePublisher(Outgoing):
         self._publisher: Publisher | None = None
 
     async def send(self, publication: Publication) -> None:
-        """Publish. Raise BrokerUnreachableError where an embedded broker is meant and none runs."""
+        """Publish. Raise BrokerUnreachableError if the settings name an embedded broker and none runs."""
         if self._publisher is None:
             self._publisher = await publisher_for(self._settings, self._purpose)
         await self._publisher.send(publication)
 
     async def stop(self) -> None:
-        """Disconnect."""
+        """Disconnect, if something was published."""
         if self._publisher is not None:
             await self._publisher.stop()

@@ -1,4 +1,4 @@
-"""Finds what the application has: its routers and controllers, its models, and its folder."""
+"""What an application consists of: its routers, its controllers, its models, and its folder."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 
 def discover(package: str = "app.routers") -> Router:
-    """Import every module of ``package``, in order of their names, and give one router with the routes of all.
+    """Import every module of ``package`` in the order of their names, and return one router with all their routes.
 
-    Modules whose name begins with ``_`` are passed over. Raises StartError, with the module's own error as its cause
-    where importing it failed, and RouteError or TopicError for routes that do not go together.
+    Modules whose name begins with ``_`` are left out. Raise StartError if a module cannot be imported (its cause is the
+    module's own error), if a module has no router, or if there is no route at all. Raise RouteError or TopicError for routes
+    that do not fit together.
     """
     try:
         found = importlib.import_module(package)
@@ -39,18 +40,19 @@ def discover(package: str = "app.routers") -> Router:
             raise StartError(f"the router module {file} cannot be imported: {type(error).__name__}: {error}") from error
         theirs = getattr(module, "router", None)
         if not isinstance(theirs, Router):
-            raise StartError(f"the router module {file} has no `router`; write: router = Router()")
+            raise StartError(f"the router module {file} has no `router`; add: router = Router()")
         router.include(theirs)
     if not router.routes:
-        raise StartError(f"there is no route in {folder}; write a module there with: router = Router(); router.on(...)")
+        raise StartError(f"there is no route in {folder}; add a module there with `router = Router()` and `router.on(...)`")
     return router
 
 
-def controllers(package: str = "app.controllers") -> list[type[Controller]]:
-    """Import every module of ``package``, which need not be there, and give the controllers that they define.
+def controllers() -> list[type[Controller]]:
+    """Import every module of ``app.controllers``, and return the controllers that they define.
 
-    Raises StartError for a module that cannot be imported.
+    An application without that package has no controllers. Raise StartError if a module cannot be imported.
     """
+    package = "app.controllers"
     try:
         found = importlib.import_module(package)
     except ModuleNotFoundError as error:
@@ -59,7 +61,7 @@ def controllers(package: str = "app.controllers") -> list[type[Controller]]:
         return []
     defined: list[type[Controller]] = []
     for name in sorted(module.name for module in pkgutil.iter_modules(found.__path__) if not module.name.startswith("_")):
-        module = _module(f"{package}.{name}")
+        module = _import(f"{package}.{name}")
         defined += [
             value
             for _, value in inspect.getmembers(module, inspect.isclass)
@@ -68,7 +70,7 @@ def controllers(package: str = "app.controllers") -> list[type[Controller]]:
     return defined
 
 
-def _module(name: str) -> ModuleType:
+def _import(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except (RouteError, TopicError):
@@ -77,18 +79,16 @@ def _module(name: str) -> ModuleType:
         raise StartError(f"the module {name} cannot be imported: {type(error).__name__}: {error}") from error
 
 
-def import_models(package: str = "app.models") -> None:
-    """Import all modules of ``package``, so that their tables are known. Raises StartError."""
-    found = importlib.import_module(package)
-    for module in pkgutil.iter_modules(found.__path__):
+def import_models() -> None:
+    """Import all modules of ``app.models``, so that their tables are known. Raise StartError if one cannot be imported."""
+    for module in pkgutil.iter_modules(importlib.import_module("app.models").__path__):
+        name = f"app.models.{module.name}"
         try:
-            importlib.import_module(f"{package}.{module.name}")
+            importlib.import_module(name)
         except Exception as error:
-            raise StartError(
-                f"the model module {package}.{module.name} cannot be imported: {type(error).__name__}: {error}"
-            ) from error
+            raise StartError(f"the model module {name} cannot be imported: {type(error).__name__}: {error}") from error
 
 
-def project_folder(package: str = "app") -> Path:
-    """Give the folder that holds ``package``, and beside it ``migrations/``."""
-    return Path(next(iter(importlib.import_module(package).__path__))).parent
+def project_folder() -> Path:
+    """Return the folder that holds ``app/`` and ``migrations/``."""
+    return Path(next(iter(importlib.import_module("app").__path__))).parent

@@ -1,4 +1,4 @@
-"""The application around a script of one's own: its database, and a connection to publish on."""
+"""What a script of your own needs of the application: its database, and a connection to publish on."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def script() -> AsyncIterator[None]:
-    """Have ``Model``, ``core.publisher.publish`` and ``core.request.request`` work within, by the settings in force.
+    """Make ``Model``, ``core.publisher.publish`` and ``core.request.request`` work within the block.
 
-    The connection is made by the first message, under a client identifier of its own. Where the settings mean an embedded
-    broker, that of a running worker is taken; if none runs, ``Model`` works and publishing raises RequestError. Raises
-    SettingsError and StartError.
+    They use the settings in force. The connection to the broker is opened by the first message, under a client identifier of
+    its own. If the settings name an embedded broker, the one of a running worker is used. If none runs, ``Model`` works and
+    publishing raises RequestError. Raise SettingsError for a wrong setting. Raise StartError if a model cannot be imported.
     """
-    # The session tells of a lost connection in the log.
+    # The session logs a lost connection.
     logging.basicConfig(level="WARNING", format="%(message)s")
     settings = load()
     storage.configure(settings)

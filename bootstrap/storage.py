@@ -1,11 +1,10 @@
-"""Where an application keeps things: in its database, or in files where it has none."""
+"""Where an application keeps things: in its database, or in files if it has none."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -44,22 +43,26 @@ MAX_PAUSE = 10.0
 
 
 def configure(settings: Settings) -> None:
-    """Configure ``Model``, without connecting, and import the application's models. Raises StartError."""
+    """Configure ``Model`` without connecting, and import the application's models.
+
+    Raise StartError if a model cannot be imported.
+    """
     current.configure(Database(settings.database_url, settings.pool()) if settings.database_url else None)
     if Model._is_enabled:
         import_models()
 
 
 def history() -> History:
-    """Give the application's history of migrations."""
+    """Return the application's history of migrations."""
     return application_history(project_folder())
 
 
 async def prepare(*, upgrades: bool) -> None:
-    """Bring the tables to where the application and the framework need them, or say what does.
+    """Bring the tables to the state that the application and the framework need.
 
-    Without a migration in the project, the tables that are missing are created. Else the database must be at the latest
-    one; where it ``upgrades`` it is brought there. Raises MigrationError.
+    If the project has no migrations, create the tables that are missing. If it has some, the database must be at the latest
+    one. With ``upgrades``, run those that the database lacks. Raise MigrationError if tables or migrations are missing then,
+    and say which command makes them.
     """
     if not Model._is_enabled:
         return
@@ -71,7 +74,8 @@ async def prepare(*, upgrades: bool) -> None:
     lacking = await migrate.pending(database, ours)
     if lacking and not upgrades:
         raise MigrationError(
-            f"the database {database} lacks {migrate.few([each.revision for each in lacking])}: "
+            f"the database {database} lacks the migration{'s' * (len(lacking) > 1)} "
+            f"{migrate.few([each.revision for each in lacking])}: "
             "run python main.py db upgrade, or set DB_AUTO_MIGRATE=true"
         )
     if lacking:
@@ -85,77 +89,78 @@ async def prepare(*, upgrades: bool) -> None:
 
 
 async def own_tables() -> None:
-    """Bring the framework's own tables to where it needs them. Raises MigrationError."""
+    """Bring the framework's own tables to the state that it needs. Raise MigrationError if that fails."""
     if Model._is_enabled and await migrate.pending(configured(), OWN):
         await migrate.upgrade(configured(), OWN, MetaData(), log.debug)
 
 
 def dead_letter_file(settings: Settings) -> DeadLetterFile:
-    """Give the file for dead letters."""
+    """Return the file for dead letters."""
     return DeadLetterFile(FOLDER / "dead_letters.jsonl", settings.dead_letter_max)
 
 
 def dead_letters(settings: Settings) -> DeadLetterStore:
-    """Give where dead letters go: the table, or the file where there is no database."""
+    """Return the place for dead letters: the table, or the file if there is no database."""
     if Model._is_enabled:
         return DeadLetterTable(configured().begin, settings.dead_letter_max)
     return dead_letter_file(settings)
 
 
 def sessions() -> SessionStore:
-    """Give where the session is remembered."""
+    """Return the place that remembers sessions: the table, or a file if there is no database."""
     return SessionTable(configured().begin) if Model._is_enabled else SessionFile(FOLDER / "sessions.json")
 
 
-async def once_it_answers(call: Callable[[], Awaitable[T]]) -> T:
-    """Give what ``call`` gives, waiting for the database while it does not answer. Raises StartError if waiting is vain."""
+async def when_database_answers(call: Callable[[], Awaitable[T]]) -> T:
+    """Return what ``call`` returns. While the database does not answer, wait and call again.
+
+    Raise StartError for an error that does not pass by waiting. Raise MigrationError as it is.
+    """
     pauses = Pauses(FIRST_PAUSE, MAX_PAUSE)
     waiting = False
     while True:
         try:
-            given = await call()
+            result = await call()
         except MigrationError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a driver raises is told, or waited out
-            if not waits(error):
-                raise cannot_be_used(error) from None
+            if not _may_pass(error):
+                raise unusable(error) from None
             if not waiting:
                 waiting = True
-                log.error("waiting for the database %s: %s", configured(), first_line(error))  # noqa: TRY400
+                log.error("waiting for the database %s: %s", configured(), driver_message(error))  # noqa: TRY400
             await asyncio.sleep(pauses.next())
         else:
             if waiting:
                 log.warning("the database %s answers now", configured())
-            return given
+            return result
 
 
 @asynccontextmanager
-async def at_once() -> AsyncIterator[None]:
-    """Have what the block raises told as a StartError: a command does not wait for the database. Ours stay as they are."""
+async def without_waiting() -> AsyncIterator[None]:
+    """Raise whatever the block raises as a StartError, because a command does not wait for the database.
+
+    A MigrationError is raised as it is.
+    """
     try:
         yield
     except MigrationError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a driver raises is told
-        raise cannot_be_used(error) from None
+        raise unusable(error) from None
 
 
-def waits(error: Exception) -> bool:
-    """Say whether ``error`` may pass by itself."""
+def _may_pass(error: Exception) -> bool:
+    """Return whether ``error`` may pass by waiting."""
     return Model._is_enabled and fault_of(error) in {Fault.INFRASTRUCTURE, Fault.AGAIN}
 
 
-def cannot_be_used(error: Exception) -> StartError:
-    """Give the error that says so to a person."""
+def unusable(error: Exception) -> StartError:
+    """Return the error that says that the database, or the folder in its place, cannot be used."""
     what = f"the database {configured()}" if Model._is_enabled else f"the folder {FOLDER}/"
-    return StartError(f"{what} cannot be used: {first_line(error)}")
+    return StartError(f"{what} cannot be used: {driver_message(error)}")
 
 
-def now() -> datetime:
-    """Give the time, aware, in UTC."""
-    return datetime.now(UTC)
-
-
-def first_line(error: BaseException) -> str:
-    """Give what the driver said: SQLAlchemy's message goes on with the statement and a link."""
+def driver_message(error: BaseException) -> str:
+    """Return what the database driver said, in one line. SQLAlchemy's own message adds the statement and a link."""
     return one_line(getattr(error, "orig", None) or error)

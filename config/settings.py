@@ -1,4 +1,4 @@
-"""The application's settings: environment variables, over `.env`, over defaults."""
+"""The application's settings. The environment goes before `.env`, and `.env` before the defaults."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from core.transport.options import ConnectOptions, parse_url
 
 ENV_FILE = Path(".env")
 CLIENT_ID = "<client_id>"
-"""In a topic: stands for the worker's client identifier."""
+"""In a topic, this is replaced by the worker's client identifier."""
 PREFIXES = (
     "MQTT_",
     "DATABASE_",
@@ -52,7 +52,7 @@ def _file(value: Any) -> Any:
         return None
     path = Path(value).expanduser()
     if not path.is_file() or not os.access(path, os.R_OK):
-        raise ValueError("not readable")
+        raise ValueError("no readable file is there")
     return path
 
 
@@ -60,6 +60,7 @@ File = Annotated[Path | None, BeforeValidator(_file)]
 
 
 def _setting(default: Any, description: str, allowed: str, **limits: Any) -> Any:
+    """Return a field of ``Settings``. An error about its value says that it must be ``allowed``."""
     return Field(default, description=description, json_schema_extra={"allowed": allowed}, **limits)
 
 
@@ -71,28 +72,28 @@ class Settings(BaseModel):
     # The broker
     mqtt_url: str = _setting(
         "embedded://127.0.0.1:1883",
-        "The broker: mqtt://user:pass@host:1883, mqtts://, ws://, wss://, or embedded:// for one of its own.",
+        "The broker: mqtt://user:pass@host:1883, mqtts://, ws:// or wss://. With embedded:// the worker starts one itself.",
         "a URL such as mqtt://user:pass@host:1883",
     )
     mqtt_version: Literal["5", "3.1.1"] = _setting(
-        "5", "The protocol version; 5 falls back to 3.1.1 where the broker refuses it.", "5 or 3.1.1"
+        "5", "The protocol version. With 5, the worker falls back to 3.1.1 if the broker refuses 5.", "5 or 3.1.1"
     )
     mqtt_transport: Literal["auto", "native", "aiomqtt"] = _setting(
         "auto",
-        "The client library: native (MQTT 5 over TCP and TLS, the fast one) or aiomqtt; auto takes native where it can.",
+        "The client library: native (the fast one, for MQTT 5 over TCP and TLS) or aiomqtt. auto takes native where it can.",
         "auto, native or aiomqtt",
     )
     mqtt_client_id: str = _setting(
         "",
-        "The client identifier, under which the broker keeps the session; empty: made of host name and folder.",
+        "The client identifier, under which the broker keeps the session. Empty: one made of host name and folder.",
         "text without spaces, different for each worker",
         pattern=r"^[^\s]*$",
         max_length=200,
     )
     mqtt_keepalive: int = _setting(
         60,
-        "Seconds of silence after which the connection is probed (Keep Alive).",
-        "a whole number of 5 to 65535",
+        "Seconds of silence after which the worker checks that the connection still works (Keep Alive).",
+        "a whole number from 5 to 65535",
         ge=5,
         le=65_535,
     )
@@ -105,80 +106,95 @@ class Settings(BaseModel):
     )
     mqtt_receive_maximum: int = _setting(
         1000,
-        "How many messages may be in hand at once; beyond it the broker waits.",
-        "a whole number of 1 to 65535",
+        "How many messages may be in hand at once. The broker waits with sending more.",
+        "a whole number from 1 to 65535",
         ge=1,
         le=65_535,
     )
     mqtt_status_topic: str = _setting(
         "",
-        "The topic of the worker's retained status, online or offline; <client_id> stands for its own; empty: none.",
+        "The topic of the worker's retained status, online or offline. "
+        "<client_id> is replaced by the worker's own. Empty: no status.",
         "a topic such as routemq/<client_id>/status, or empty",
     )
     mqtt_response_topic: str = _setting(
         "routemq/<client_id>/responses",
-        "The topic on which devices answer request(); <client_id> stands for the worker's own.",
+        "The topic on which devices answer request(). <client_id> is replaced by the worker's own.",
         "a topic without wildcards",
     )
     mqtt_ca_file: File = _setting(
-        None, "The authorities to trust (PEM); empty: the system's.", "the path of a readable file"
+        None, "The certificate authorities to trust (PEM). Empty: the system's.", "the path of a readable file"
     )
     mqtt_cert_file: File = _setting(None, "The client's certificate (PEM).", "the path of a readable file")
     mqtt_key_file: File = _setting(None, "The client's private key (PEM).", "the path of a readable file")
     mqtt_key_password: SecretStr = _setting(SecretStr(""), "The password of the client's private key.", "text")
     mqtt_tls_verify: bool = _setting(
         True,  # noqa: FBT003 - the default of a setting
-        "Whether the broker's certificate is verified; false only to try things out.",
+        "Whether the broker's certificate is verified. Set it to false only to try things out.",
         "true or false",
     )
 
     # The database
     database_url: str = _setting(
         "sqlite+aiosqlite:///storage/routemq.db",
-        "The database, or postgresql+asyncpg://user:pass@host/name; empty: none.",
+        "The database: a SQLite file, or postgresql+asyncpg://user:pass@host/name. Empty: no database.",
         "a URL such as postgresql+asyncpg://user:pass@host/name, or empty",
     )
     db_pool_size: int = _setting(
-        10, "Connections that are kept open to the database.", "a whole number of 1 to 1000", ge=1, le=1000
+        10, "How many connections to the database are kept open.", "a whole number from 1 to 1000", ge=1, le=1000
     )
     db_max_overflow: int = _setting(
-        20, "Connections that are made beyond those when they are taken.", "a whole number of 0 to 1000", ge=0, le=1000
+        20, "How many more may be opened while all of those are in use.", "a whole number from 0 to 1000", ge=0, le=1000
     )
-    db_pool_timeout: float = _setting(30, "Seconds to wait for a free connection.", "a positive number", gt=0)
-    db_pool_recycle: int = _setting(3600, "Seconds after which a connection is replaced.", "a whole number from 1", ge=1)
+    db_pool_timeout: float = _setting(
+        30, "Seconds to wait for a free connection to the database.", "a positive number", gt=0
+    )
+    db_pool_recycle: int = _setting(
+        3600, "Seconds after which a connection to the database is replaced.", "a whole number of at least 1", ge=1
+    )
     db_auto_migrate: bool | None = _setting(
         None,
-        "Whether run upgrades the database itself; empty: true for SQLite files, false for all else.",
+        "Whether the worker runs missing migrations when it starts. Empty: true for SQLite, false for other databases.",
         "true, false or empty",
     )
 
     # Delivery
     max_payload_bytes: int = _setting(
-        4_194_304, "The largest body that is decoded, also after decompression, in bytes.", "a whole number from 1", ge=1
+        4_194_304, "The most bytes that a body may have, also after decompression.", "a whole number of at least 1", ge=1
     )
     max_payload_depth: int = _setting(
-        100, "How deeply lists and maps of a body may be nested.", "a whole number of 1 to 1000", ge=1, le=1000
+        100, "How deeply lists and maps in a body may be nested.", "a whole number from 1 to 1000", ge=1, le=1000
     )
-    handler_timeout: float = _setting(30, "Seconds that a handler may take before it is cut off.", "a positive number", gt=0)
+    handler_timeout: float = _setting(
+        30, "Seconds that a handler may take before it is cancelled.", "a positive number", gt=0
+    )
     retry_attempts: int = _setting(
-        3, "How often a message runs before it is a dead letter.", "a whole number of 1 to 1000", ge=1, le=1000
+        3, "How often a message is tried before it becomes a dead letter.", "a whole number from 1 to 1000", ge=1, le=1000
     )
-    retry_first: float = _setting(0.2, "Seconds before its second run.", "a number from 0", ge=0)
-    retry_factor: float = _setting(4, "How many times longer each further pause is.", "a number from 1", ge=1)
-    retry_most: float = _setting(30, "The longest pause between two runs, in seconds.", "a number from 0", ge=0)
-    dead_letter_max: int = _setting(100_000, "How many dead letters are kept; the oldest go.", "a whole number from 1", ge=1)
-    dedup_keep: float = _setting(604_800, "Seconds for which application keys (dedup) are kept.", "a positive number", gt=0)
+    retry_first: float = _setting(0.2, "Seconds between the first try and the second.", "a number of at least 0", ge=0)
+    retry_factor: float = _setting(
+        4, "How many times longer each further pause between tries is.", "a number of at least 1", ge=1
+    )
+    retry_most: float = _setting(30, "The longest pause between two tries, in seconds.", "a number of at least 0", ge=0)
+    dead_letter_max: int = _setting(
+        100_000, "How many dead letters are kept. Beyond that, the oldest are deleted.", "a whole number of at least 1", ge=1
+    )
+    dedup_keep: float = _setting(
+        604_800, "Seconds for which the keys of routes with dedup are remembered.", "a positive number", gt=0
+    )
     rate_limit_url: str = _setting(
         "",
-        "Where rate limits are counted: redis://host:6379 for several processes together; empty: in each by itself.",
+        "Where rate limits are counted: redis://host:6379 for all processes together. Empty: in each process by itself.",
         "a URL such as redis://host:6379, or empty",
     )
 
     # The process
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _setting(
-        "INFO", "What is logged: DEBUG, INFO, WARNING or ERROR, and all that is graver.", "DEBUG, INFO, WARNING or ERROR"
+        "INFO", "The least severe messages that are logged: DEBUG, INFO, WARNING or ERROR.", "DEBUG, INFO, WARNING or ERROR"
     )
-    shutdown_timeout: float = _setting(30, "Seconds that a stop waits for the messages in hand.", "a number from 0", ge=0)
+    shutdown_timeout: float = _setting(
+        30, "Seconds that a stopping worker waits for the messages in hand.", "a number of at least 0", ge=0
+    )
 
     @field_validator("mqtt_status_topic", "mqtt_response_topic")
     @classmethod
@@ -194,7 +210,7 @@ class Settings(BaseModel):
     @classmethod
     def _counter(cls, value: str) -> str:
         if value and not value.startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("the scheme is none of redis://, rediss://, unix://")
+            raise ValueError("it must begin with redis://, rediss:// or unix://")
         return value
 
     @field_validator("db_auto_migrate", mode="before")
@@ -217,7 +233,7 @@ class Settings(BaseModel):
     @classmethod
     def _database(cls, value: str) -> str:
         if value:
-            # Only here: SQLAlchemy takes half a second to import, which commands without a database need not wait for.
+            # Imported only here, because SQLAlchemy takes half a second to import and some commands need no database.
             from core.database.url import check_url  # noqa: PLC0415
 
             check_url(value)
@@ -228,12 +244,12 @@ class Settings(BaseModel):
     def _key(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         certificate = info.data.get("mqtt_cert_file")
         if certificate is None and value is not None:
-            raise ValueError("MQTT_CERT_FILE must be set with it")
+            raise ValueError("MQTT_CERT_FILE must be set too")
         return value
 
     def __repr_args__(self) -> list[tuple[str | None, Any]]:
-        """Give what repr shows: no password."""
-        return [(name, shown(name, getattr(self, name))) for name in type(self).model_fields]
+        """Return what repr shows, which is no password."""
+        return [(name, masked(name, getattr(self, name))) for name in type(self).model_fields]
 
     @property
     def client_id(self) -> str:
@@ -247,16 +263,16 @@ class Settings(BaseModel):
 
     @property
     def status_topic(self) -> str:
-        """The topic of this worker's status; empty: it has none."""
+        """The topic of this worker's status, or an empty text if it has none."""
         return self.mqtt_status_topic.replace(CLIENT_ID, self.client_id)
 
     @property
     def auto_migrate(self) -> bool:
-        """Whether ``run`` upgrades the database itself."""
+        """Whether the worker runs missing migrations when it starts."""
         return self.database_url.startswith("sqlite") if self.db_auto_migrate is None else self.db_auto_migrate
 
     def retry(self) -> Retry:
-        """Return the policy of routes that name none."""
+        """Return the retry policy of routes that name none."""
         return Retry(self.retry_attempts, self.retry_first, self.retry_factor, self.retry_most)
 
     def limits(self) -> Limits:
@@ -268,7 +284,7 @@ class Settings(BaseModel):
         return PoolOptions(self.db_pool_size, self.db_max_overflow, self.db_pool_timeout, self.db_pool_recycle)
 
     def connect_options(self) -> ConnectOptions:
-        """Return what the transport needs of these settings."""
+        """Return the options of the connection to the broker."""
         url = parse_url(self.mqtt_url)
         return ConnectOptions(
             scheme=url.scheme,
@@ -292,9 +308,10 @@ class Settings(BaseModel):
 
 
 def default_client_id() -> str:
-    """Give a client identifier that stays the same for this machine and this folder.
+    """Return a client identifier that stays the same for this machine and this folder.
 
-    At most 21 characters of 0-9, a-z and "-": every broker takes 23 (MQTT 3.1.1, 3.1.3.1), and publishing adds two.
+    It has at most 21 characters, all of them 0-9, a-z or "-". Every broker accepts 23 (MQTT 3.1.1, 3.1.3.1), and the
+    connection for publishing adds two.
     """
     folder = Path.cwd().resolve()
     host = socket.gethostname()
@@ -303,40 +320,40 @@ def default_client_id() -> str:
     return f"{name[:12].strip('-')}-{digest}"
 
 
-def given(env_file: Path = ENV_FILE) -> dict[str, tuple[str, str]]:
-    """Give the variables that are set, by their names in capitals: the value, and "environment" or the file's name."""
+def variables() -> dict[str, tuple[str, str]]:
+    """Return the variables that are set, by their names in capitals: the value, and "environment" or the file's name."""
     found: dict[str, tuple[str, str]] = {}
-    for name, value in dotenv_values(env_file).items() if env_file.is_file() else ():
-        found[name.upper()] = (value or "", env_file.name)
+    for name, value in dotenv_values(ENV_FILE).items() if ENV_FILE.is_file() else ():
+        found[name.upper()] = (value or "", ENV_FILE.name)
     for name, value in os.environ.items():
         if name.lower() in Settings.model_fields:
             found[name.upper()] = (value, "environment")
     return found
 
 
-def load(env_file: Path = ENV_FILE) -> Settings:
-    """Give the settings in force. Raises SettingsError with one line for each value that cannot be."""
-    values = {name: value for name, (value, _) in given(env_file).items() if name.lower() in Settings.model_fields}
+def load() -> Settings:
+    """Return the settings in force. Raise SettingsError with one line for each value that is not allowed."""
+    values = {name: value for name, (value, _) in variables().items() if name.lower() in Settings.model_fields}
     try:
         return Settings.model_validate({name.lower(): value for name, value in values.items()})
     except ValidationError as error:
-        raise SettingsError("\n".join(_explain(one, env_file) for one in error.errors())) from None
+        raise SettingsError("\n".join(_explain(one) for one in error.errors())) from None
 
 
-def unknown(env_file: Path = ENV_FILE) -> list[str]:
-    """Give a line for each variable of `.env` that looks like a setting and is none: mostly a slip of the finger."""
+def unknown_variables() -> list[str]:
+    """Return a line for each variable of `.env` that looks like a setting and is none, mostly because it is misspelt."""
     known = [name.upper() for name in Settings.model_fields]
     lines = []
-    for name in given(env_file):
+    for name in variables():
         if name not in known and name.startswith(PREFIXES):
             close = difflib.get_close_matches(name, known, 1)
             hint = f", did you mean {close[0]}?" if close else ""
-            lines.append(f"{name} in {env_file.name} is no setting{hint}")
+            lines.append(f"{name} in {ENV_FILE.name} is no setting{hint}")
     return lines
 
 
-def shown(name: str, value: Any) -> str:
-    """Give the value of setting ``name`` for people: no password in it."""
+def masked(name: str, value: Any) -> str:
+    """Return the value of the setting ``name`` as people may see it, without passwords."""
     if isinstance(value, SecretStr):
         return "***" if value.get_secret_value() else ""
     if value is None:
@@ -349,9 +366,10 @@ def shown(name: str, value: Any) -> str:
     return mask(text) if "://" in text or name.lower().endswith("_url") else text
 
 
-def _explain(error: Any, env_file: Path) -> str:
+def _explain(error: Any) -> str:
+    """Return one line about ``error`` of pydantic: the variable, its value, where it is set, and what is allowed."""
     name = str(error["loc"][0]).upper()
-    value, source = given(env_file).get(name, ("", "default"))
+    value, source = variables().get(name, ("", "default"))
     cause = error.get("ctx", {}).get("error")
     where = "the environment" if source == "environment" else source
     if isinstance(cause, SettingsError):
@@ -359,4 +377,4 @@ def _explain(error: Any, env_file: Path) -> str:
     extra = Settings.model_fields[name.lower()].json_schema_extra
     allowed = extra["allowed"] if isinstance(extra, dict) else ""
     reason = f" ({cause})" if cause is not None else ""
-    return f"{name}={shown(name, value)} in {where}: must be {allowed}{reason}"
+    return f"{name}={masked(name, value)} in {where}: must be {allowed}{reason}"

@@ -1,4 +1,4 @@
-"""What a handler gets: one dictionary for each run."""
+"""The context that a handler gets: one dictionary for each run."""
 
 from __future__ import annotations
 
@@ -19,9 +19,15 @@ class Publish(Protocol):
     async def __call__(
         self, topic: str, payload: Any, *, qos: int = 0, retain: bool = False, properties: Properties | None = None
     ) -> None:
-        """Publish; at QoS 1 return once the broker has acknowledged it.
+        """Publish a message. At QoS 1, return once the broker has acknowledged it.
 
-        bytes are sent as they are, str in UTF-8, everything else as JSON. While there is no connection it waits for one.
+        - ``topic``: where to.
+        - ``payload``: bytes are sent as they are, str in UTF-8, everything else as JSON.
+        - ``qos``: 0 or 1. By default 0.
+        - ``retain``: whether the broker keeps the message for later subscribers. By default it does not.
+        - ``properties``: those of MQTT 5 (3.3.2.3). On MQTT 3.1.1 they are left out.
+
+        While there is no connection, wait for one. Raise TopicError, PayloadError and BrokerRefusedError.
         """
 
 

@@ -14,14 +14,14 @@ from core.runtime import Part, current
 class Method:
     """A method of a controller that knows the class it was read from.
 
-    ``Sub.handle`` is plainly ``Parent.handle`` where ``Sub`` inherits it, and a route given ``Sub.handle`` would then run
-    on a ``Parent``. So a public method is read from each class as a function of its own, which carries that class.
+    Where ``Sub`` inherits ``handle``, Python reads ``Sub.handle`` as ``Parent.handle``, and a route that is given
+    ``Sub.handle`` would run on a ``Parent``. So each class returns a function of its own, which carries that class.
     """
 
     def __init__(self, name: str, function: FunctionType, home: type | None) -> None:
         self._name = name
         self._function = function
-        # The controller that defines the function; None where a class that is no controller does.
+        # The controller that defines the function. None where a class that is not a controller does.
         self._home = home
         self._read: dict[type, FunctionType] = {}
 
@@ -50,9 +50,9 @@ class Method:
 class Controller:
     """The parent of your controllers.
 
-    A method that handles messages takes one argument, the context (see ``core.context.Context``). It is given to a route
-    through its class, ``router.on("devices/<device_id>/data", SensorController.handle)``. One instance is made for each
-    class and application, without arguments.
+    A method that handles messages takes one argument, the context (see ``core.context.Context``). Give it to a route
+    through its class: ``router.on("devices/<device_id>/data", SensorController.handle)``. Each application makes one
+    instance of each class, without arguments.
     """
 
     logger: logging.Logger
@@ -83,7 +83,7 @@ def instance(controller: type[Controller]) -> Controller:
             made = instances[controller] = controller()
         except TypeError as error:
             raise RouteError(
-                f"{controller.__qualname__} cannot be made without arguments ({error}); make it yourself and give the "
-                "route a method of your instance"
+                f"{controller.__qualname__} cannot be made without arguments ({error}). Make an instance yourself, and give "
+                "the route a method of it"
             ) from error
     return made

@@ -1,7 +1,40 @@
 """Every error that RouteMQ raises itself.
 
-A message says what was wrong, with which value, and what to do about it, in one line: at start it is all that a person
-sees of the failure, at run time it stands in the log beside the topic and the route.
+::
+
+    RouteMQError
+    |-- SettingsError (and ValueError)
+    |-- TopicError
+    |-- RouteError
+    |-- StartError
+    |-- ScaffoldError
+    |-- TransportError
+    |   |-- BrokerUnreachableError
+    |   |-- BrokerRefusedError
+    |   |-- SessionTakenOverError
+    |   |-- ConnectionLostError
+    |   `-- RequestTimeoutError (and TimeoutError)
+    |-- RequestError
+    |-- CounterUnreachableError
+    |-- DatabaseError
+    |   |-- DatabaseDisabledError
+    |   |-- DatabaseUnreachableError
+    |   |-- MigrationError
+    |   `-- ModelError
+    |-- MessageError
+    |   |-- NoRouteError
+    |   |-- PayloadError
+    |   |   `-- SchemaError
+    |   `-- Reject
+    |-- RetryLater
+    |-- NotYet
+    |-- BatchError
+    |-- ReplyError
+    |-- HandlerTimeoutError
+    `-- ReplayStoppedError
+
+The message of an error says what was wrong, with which value, and what to do about it, in one line. At the start it is all
+that a person sees of the failure. Later it stands in the log beside the topic and the route.
 """
 
 from __future__ import annotations
@@ -16,7 +49,7 @@ class RouteMQError(Exception):
     """The parent of all errors that RouteMQ raises itself."""
 
 
-# -- at start: these stop it -------------------------------------------------------------------------------------------
+# -- at the start: these stop it ---------------------------------------------------------------------------------------
 
 
 class SettingsError(RouteMQError, ValueError):
@@ -24,26 +57,26 @@ class SettingsError(RouteMQError, ValueError):
 
 
 class TopicError(RouteMQError):
-    """A topic, topic filter or topic pattern that MQTT (4.7) or RouteMQ does not allow."""
+    """A topic, topic filter or topic pattern breaks a rule of MQTT (MQTT 5, 4.7) or of RouteMQ."""
 
 
 class RouteError(RouteMQError):
-    """A route that cannot be registered: shadowed, wrongly built, or with options that contradict each other."""
+    """A route, or what belongs to one, cannot be registered: it can never run, or its parts contradict each other."""
 
 
 class StartError(RouteMQError):
-    """The application cannot start as it is set up."""
+    """The application cannot start, or a command cannot run, as things are set up."""
 
 
 class ScaffoldError(RouteMQError):
-    """A file that ``make`` cannot write: its name is none, or there is one already."""
+    """The command ``make`` cannot write a file: the name cannot be used, or the file is there already."""
 
 
-# -- transport ---------------------------------------------------------------------------------------------------------
+# -- the broker, devices and counters ----------------------------------------------------------------------------------
 
 
 class TransportError(RouteMQError):
-    """The connection to the broker could not be made, or ended."""
+    """The connection to the broker could not be made, or it ended."""
 
 
 class BrokerUnreachableError(TransportError):
@@ -51,7 +84,10 @@ class BrokerUnreachableError(TransportError):
 
 
 class BrokerRefusedError(TransportError):
-    """The broker answered CONNECT, SUBSCRIBE or PUBLISH with a reason code of 0x80 or above (MQTT 5, 2.4)."""
+    """The broker answered CONNECT, SUBSCRIBE or PUBLISH with a reason code of 0x80 or above (MQTT 5, 2.4).
+
+    ``reason_code`` is that code.
+    """
 
     def __init__(self, message: str, reason_code: int) -> None:
         super().__init__(message)
@@ -59,64 +95,34 @@ class BrokerRefusedError(TransportError):
 
 
 class SessionTakenOverError(TransportError):
-    """Another client connected with the same client identifier, and the broker gave it the session."""
+    """Another client connected with the same client identifier, and the broker gave the session to it."""
 
 
-class RequestError(RouteMQError):
-    """A request to a device, or a publication, that cannot be sent from where it was asked for, or as it was."""
+class ConnectionLostError(TransportError):
+    """The connection to the broker ended while something was under way on it."""
 
 
 class RequestTimeoutError(TransportError, TimeoutError):
     """A device did not answer a request in time."""
 
 
-class ConnectionLostError(TransportError):
-    """The connection ended while something was under way on it."""
+class RequestError(RouteMQError):
+    """A request or a publication cannot be sent as it was asked for, or the answer of a device cannot be decoded."""
 
 
 class CounterUnreachableError(RouteMQError):
-    """The Redis server that rate limits are counted on did not answer, or did not count."""
+    """The Redis server that counts for rate limits did not answer, or could not count."""
 
 
-# -- one message: these cost that message and no other -----------------------------------------------------------------
-
-
-class MessageError(RouteMQError):
-    """What is wrong with one message itself; running it again cannot help."""
-
-
-class NoRouteError(MessageError):
-    """A message whose topic no route takes, although a subscription brought it."""
-
-
-class PayloadError(MessageError):
-    """A body that the route's codec cannot decode."""
-
-
-class SchemaError(PayloadError):
-    """A payload that the route's schema does not take.
-
-    ``report`` has a line for each field: what was there and what was expected. ``str()`` of it is one line.
-    """
-
-    def __init__(self, lines: Sequence[str]) -> None:
-        super().__init__("; ".join(lines))
-        self.report = "\n".join(lines)
-
-
-class ReplayStoppedError(RouteMQError):
-    """The infrastructure failed while dead letters were run again; those that were not run stay."""
-
-
-# -- database ----------------------------------------------------------------------------------------------------------
+# -- the database ------------------------------------------------------------------------------------------------------
 
 
 class DatabaseError(RouteMQError):
-    """The parent of RouteMQ's own database errors; SQLAlchemy's errors come through as they are."""
+    """The parent of RouteMQ's own database errors. SQLAlchemy's errors are raised as they are."""
 
 
 class DatabaseDisabledError(DatabaseError):
-    """A call that needs a database, while none is configured."""
+    """A call needs a database, and none is configured."""
 
 
 class DatabaseUnreachableError(DatabaseError):
@@ -124,22 +130,48 @@ class DatabaseUnreachableError(DatabaseError):
 
 
 class MigrationError(DatabaseError):
-    """The database's tables are not those that the application expects, or a migration cannot be made or run."""
+    """The tables in the database are not those that the application expects, or a migration cannot be made or run."""
 
 
 class ModelError(DatabaseError):
-    """A call on ``Model`` that cannot be right: unknown column, a class that is no model, a key of the wrong shape."""
+    """A call on ``Model`` cannot be right: an unknown column, a class that is no model, a key of the wrong shape."""
 
 
-# -- raised by handlers ------------------------------------------------------------------------------------------------
+# -- one message: these cost that message and no other -----------------------------------------------------------------
+
+
+class MessageError(RouteMQError):
+    """One message is at fault itself, and running it again cannot help."""
+
+
+class NoRouteError(MessageError):
+    """A subscription brought a message whose topic no route takes."""
+
+
+class PayloadError(MessageError):
+    """A codec cannot decode a body, or cannot encode a value."""
+
+
+class SchemaError(PayloadError):
+    """The payload of a message does not match the schema of its route.
+
+    ``report`` has a line for each field: what was there and what was expected. ``str()`` of the error is one line.
+    """
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        super().__init__("; ".join(lines))
+        self.report = "\n".join(lines)
+
+
+# -- one message: these are raised by handlers and middleware ----------------------------------------------------------
 
 
 class Reject(MessageError):  # noqa: N818 - it is said by a handler: raise Reject("why")
-    """Raised by a handler that knows a message can never succeed: it becomes a dead letter at once, with this reason."""
+    """A handler raises it for a message that can never succeed. The message becomes a dead letter at once."""
 
 
 class RetryLater(RouteMQError):  # noqa: N818 - it is said by a handler: raise RetryLater(30)
-    """Raised by a handler that wants the message again in ``seconds``; it counts as one of the route's attempts."""
+    """A handler raises it to have the message run again in ``seconds``. The run counts as one of the route's attempts."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"the handler asked for the message again in {seconds:g} s")
@@ -147,7 +179,7 @@ class RetryLater(RouteMQError):  # noqa: N818 - it is said by a handler: raise R
 
 
 class NotYet(RouteMQError):  # noqa: N818 - it is said by middleware: raise NotYet(0.5)
-    """Raised by middleware for a message whose turn has not come: it runs again in ``seconds``, which is no attempt."""
+    """Middleware raises it for a message whose turn has not come. It runs again in ``seconds``, which is no attempt."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"the message's turn comes in {seconds:g} s")
@@ -155,9 +187,10 @@ class NotYet(RouteMQError):  # noqa: N818 - it is said by middleware: raise NotY
 
 
 class BatchError(RouteMQError):
-    """Raised by the handler of a route with ``batch`` to blame single messages: ``errors`` by their place in the list.
+    """The handler of a route with ``batch`` raises it to blame single messages.
 
-    The others count as done. Each blamed one follows its route's retry policy alone.
+    ``errors`` has the error of each blamed message by its place in the list, counted from 0. A blamed message runs alone
+    from then on, by its route's retry policy. The others count as done.
     """
 
     def __init__(self, errors: Mapping[int, Exception]) -> None:
@@ -165,26 +198,33 @@ class BatchError(RouteMQError):
         self.errors = dict(errors)
 
 
+# -- what else can come of runs ----------------------------------------------------------------------------------------
+
+
 class ReplyError(RouteMQError):
-    """What a handler returned cannot be the replies of its messages."""
+    """A handler returned something that cannot be the replies of its messages."""
 
 
 class HandlerTimeoutError(RouteMQError):
-    """A handler that did not return within its route's ``timeout``."""
+    """A handler did not return within the ``timeout`` of its route."""
+
+
+class ReplayStoppedError(RouteMQError):
+    """A replay of dead letters stopped because the infrastructure failed. The dead letters that were not run stay."""
 
 
 # -- how they are shown -------------------------------------------------------------------------------------------------
 
 
 def one_line(error: BaseException, *, name: bool = True) -> str:
-    """Give the error's class and message, or the message alone, on one line of at most 300 characters."""
+    """Return the class and the message of ``error``, or the message alone, on one line of at most 300 characters."""
     text = " ".join(str(error).split())
     kind = type(error).__name__
     return (f"{kind}: {text}" if text and name else text or kind)[:300]
 
 
 def mask(url: str) -> str:
-    """Give ``url`` without its password, whatever else may be wrong with it."""
+    """Return ``url`` without its password, whatever else may be wrong with it."""
     scheme, found, rest = url.partition("://")
     if not found:
         scheme, rest = "", url

@@ -16,29 +16,32 @@ if TYPE_CHECKING:
     from core.mqtt.topics import Pattern
 
 Handler = Callable[[Any], Awaitable[Any]]
-"""Takes the context and gives the reply, or None."""
+"""Takes the context, and returns the reply or None."""
 
 
 class Passed(Enum):
-    """What middleware returns in the place of a reply for a message that it did not hand on, and that is done with that."""
+    """What middleware returns, in the place of a reply, for a message that it did not hand on. The message is then done."""
 
     DUPLICATE = "the message was handled before"
     DROPPED = "the message is dropped on purpose"
 
 
 class Middleware:
-    """The parent of your middleware; given to a router, a group or a route, the outermost first.
+    """The parent of your middleware. Give it to a router, a group or a route, the outermost first.
 
-    ``handle`` runs instead of the handler: it may look at the context, change it, put values into ``context["state"]``,
-    call ``next_handler`` or not, and change what comes back or is raised.
+    ``handle`` runs in the place of the handler. It may:
+
+    - read and change the context, and put values into ``context["state"]``;
+    - call ``next_handler`` or not;
+    - change what ``next_handler`` returns or raises.
     """
 
     async def handle(self, context: Context[Any], next_handler: Handler) -> Any:
-        """Handle one message; this one only hands it on. Gives what the handler gives."""
+        """Handle one message, and return the reply or None. The method of this class hands the message on as it is."""
         return await next_handler(context)
 
     def registered(self, pattern: Pattern) -> None:
-        """Look at the pattern of each route that this is given to. Raises RouteError where it cannot stand there."""
+        """Check the pattern of a route that the middleware is given to. Raise RouteError where it cannot stand there."""
         return
 
 
@@ -47,7 +50,10 @@ MiddlewareLike = Middleware | type[Middleware] | Callable[[Any, Handler], Awaita
 
 
 def fold(handler: Handler, middleware: Sequence[MiddlewareLike]) -> Handler:
-    """Give one callable that runs ``handler`` within ``middleware``, the first outermost. Raises RouteError."""
+    """Return one callable that runs ``handler`` within ``middleware``, the first outermost.
+
+    Raise RouteError for middleware that cannot be made, or that is none.
+    """
     for around in reversed(middleware):
         handler = _within(_callable(around), handler)
     return handler
@@ -58,7 +64,9 @@ def _callable(around: MiddlewareLike) -> Callable[[Any, Handler], Awaitable[Any]
         try:
             around = around()
         except TypeError as error:
-            raise RouteError(f"middleware {around} cannot be made without arguments ({error}); give an instance") from error
+            raise RouteError(
+                f"middleware {around} cannot be made without arguments ({error}). Give an instance of it"
+            ) from error
     if isinstance(around, Middleware):
         return around.handle
     if not inspect.iscoroutinefunction(around):

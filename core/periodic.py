@@ -23,15 +23,21 @@ log = logging.getLogger("routemq.periodic")
 F = TypeVar("F", bound="Callable[..., Awaitable[Any]]")
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-SHORTEST = 0.1
+MIN_PERIOD = 0.1
+"""Seconds."""
 
 
 def every(period: str | float, *, timeout: float | None = None) -> Callable[[F], F]:
-    """Mark an async method of a controller, which takes no arguments, as periodic work.
+    """Mark an async method of a controller as periodic work. The method takes no arguments.
 
-    ``period`` is a text such as "500ms", "30s", "5m", "1h", "1d", or a number of seconds. Runs begin at multiples of it
-    since the epoch, so that they stay where they are when the worker restarts. A run is cut off after ``timeout`` seconds,
-    by default the period, 30 s at the least; while one lasts no other begins. Raises RouteError.
+    - ``period``: the time from the start of one run to the start of the next. A text such as "500ms", "30s", "5m", "1h" or
+      "1d", or a number of seconds, 0.1 at the least.
+    - ``timeout``: seconds after which a run is cut off. By default it is the period, 30 at the least.
+
+    Runs begin at multiples of the period since the epoch (1970-01-01, 00:00 UTC), so that a restart of the worker does not
+    move them. While one run lasts, no other begins.
+
+    Raise RouteError for a period or a timeout out of range, and for a method that is not async.
     """
     seconds = _seconds(period)
     if timeout is not None and not timeout > 0:
@@ -39,7 +45,8 @@ def every(period: str | float, *, timeout: float | None = None) -> Callable[[F],
 
     def mark(method: F) -> F:
         if not inspect.iscoroutinefunction(cast("Any", method)):
-            raise RouteError(f"@every({period!r}): {getattr(method, '__qualname__', method)} is not an async method")
+            name = getattr(method, "__qualname__", method)
+            raise RouteError(f"@every({period!r}): {name} is not an async method. Write it with async def")
         cast("Any", method).__every__ = (seconds, timeout or max(seconds, 30.0))
         return method
 
@@ -52,14 +59,22 @@ def _seconds(period: str | float) -> float:
         seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
     else:
         seconds = float(period)
-    if not SHORTEST <= seconds < float("inf"):
-        raise RouteError(f"@every({period!r}): write a period such as '500ms', '30s', '5m', '1h' or '1d', at least 100ms")
+    if not MIN_PERIOD <= seconds < float("inf"):
+        raise RouteError(
+            f"@every({period!r}): that is not a period. Write one such as '500ms', '30s', '5m', '1h' or '1d', at least 100ms"
+        )
     return seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One piece of periodic work: times are in seconds."""
+    """One piece of periodic work.
+
+    - ``name``: its name in the log and in ``Claims``.
+    - ``call``: runs it once.
+    - ``period``: seconds from the start of one run to the start of the next.
+    - ``timeout``: seconds after which a run is cut off.
+    """
 
     name: str
     call: Callable[[], Awaitable[Any]]
@@ -68,7 +83,10 @@ class Job:
 
 
 def jobs_of(controllers: Iterable[type[Controller]]) -> list[Job]:
-    """Give the periodic work of ``controllers``, bound to this process's instances. Raises RouteError."""
+    """Return the periodic work of ``controllers``, bound to the application's instances of them.
+
+    Raise RouteError for a controller that cannot be made without arguments.
+    """
     jobs = []
     for controller in controllers:
         for name, method in inspect.getmembers(controller, inspect.isfunction):
@@ -79,17 +97,29 @@ def jobs_of(controllers: Iterable[type[Controller]]) -> list[Job]:
 
 
 class Claims(Protocol):
-    """Sees to it that one process does a piece of work at a time. Both raise what the storage raises."""
+    """Decides which process does a run, so that one process does a piece of work at a time.
+
+    Both methods raise what the storage raises.
+    """
 
     async def take(self, name: str, slot: int, now: float, until: float) -> bool:
-        """Say whether the run number ``slot`` of ``name`` is this process's to do; it may take from ``now`` to ``until``."""
+        """Return whether this process is to do the run number ``slot`` of ``name``.
+
+        Times are in seconds since the epoch. If it is, no other process begins a run of ``name`` before ``until``, or before
+        ``release``.
+        """
 
     async def release(self, name: str, slot: int) -> None:
-        """Take note that the run is over."""
+        """Record that the run number ``slot`` of ``name`` is over."""
 
 
 class Periodic:
-    """Does ``jobs`` at their times; without ``claims`` this process does every one of them."""
+    """Runs ``jobs`` at their times.
+
+    - ``jobs``: the periodic work.
+    - ``clock``: tells the time, and waits for the next run.
+    - ``claims``: decides which process does a run. Without it, this process does every run.
+    """
 
     def __init__(self, jobs: Iterable[Job], clock: Clock, claims: Claims | None) -> None:
         self._jobs = tuple(jobs)
@@ -102,18 +132,18 @@ class Periodic:
         self._idle.set()
 
     def start(self) -> None:
-        """Begin."""
+        """Start a task for each piece of work."""
         self._tasks = [asyncio.create_task(self._keep(job), name=f"every {job.name}") for job in self._jobs]
 
     async def stop(self) -> None:
-        """Begin no more, and cut off what runs."""
+        """Begin no more runs, and cut off those under way."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
 
     async def idle(self) -> None:
-        """Wait until nothing runs."""
+        """Wait until no run is under way."""
         await self._idle.wait()
 
     async def _keep(self, job: Job) -> None:
@@ -147,7 +177,7 @@ class Periodic:
             self._told.pop(job.name, None)
 
     def _tell(self, job: Job, error: Exception) -> None:
-        """Log an error in full when it comes first, and in one line while it stays the same."""
+        """Log ``error`` with its traceback when it comes first, and in one line for as long as it stays the same."""
         said = one_line(error) if not isinstance(error, TimeoutError) else f"it was cut off after {job.timeout:g} s"
         new = self._told.get(job.name) != said
         self._told[job.name] = said

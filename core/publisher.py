@@ -1,4 +1,4 @@
-"""Publishes messages, over a connection of its own; ``publish`` does so from anywhere in the process."""
+"""Publishes messages over a connection of its own. ``publish`` does so from anywhere in the process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from core.transport.connection import Connect
 
 NOWHERE = (
-    "there is no connection to publish on: publish() and request() work in the worker, in `python main.py shell`, and "
+    "there is no connection to publish on. Call publish() and request() in the worker, in `python main.py shell`, or "
     "within `async with bootstrap.script.script():`"
 )
 
@@ -29,7 +29,7 @@ class Outgoing(ABC):
     async def publish(
         self, topic: str, payload: Any, *, qos: int = 0, retain: bool = False, properties: Properties | None = None
     ) -> None:
-        """Publish; see ``core.context.Publish``. Raise TopicError, PayloadError and BrokerRefusedError."""
+        """Publish a message (see ``core.context.Publish``). Raise TopicError, PayloadError and BrokerRefusedError."""
         await self.send(Publication(topic, encode_any(payload), qos, retain, properties))
 
     @abstractmethod
@@ -38,10 +38,14 @@ class Outgoing(ABC):
 
 
 class Publisher(Outgoing):
-    """Publishes over a session that is opened by the first message, and takes the answers to requests in on it.
+    """Publishes over a session that the first message opens. Answers to requests come in on it.
 
-    It is not the worker's session: that one is not read while too much is in hand, and a PUBACK or an answer awaited by a
-    handler would then never come. ``response_topic`` is where devices answer; without it one that nobody else has.
+    It is not the worker's session. That one is not read while too much is in hand, so that a PUBACK or an answer for which
+    a handler waits would never come.
+
+    - ``connect``: makes a connection to the broker.
+    - ``address``: the broker's address, as log lines name it.
+    - ``response_topic``: the topic on which devices answer. None for one that nobody else has.
     """
 
     def __init__(self, connect: Connect, address: str, response_topic: str | None = None) -> None:
@@ -56,7 +60,10 @@ class Publisher(Outgoing):
         await self._session.publish(publication)
 
     async def ask(self, publication: Publication, *, timeout: float, reply: str | None) -> Message:
-        """Publish ``publication`` and return the answer; see ``core.request.request``."""
+        """Publish ``publication`` and return the answer to it (see ``core.request.request``).
+
+        ``timeout`` is in seconds. ``reply`` is the topic filter on which the device answers, or None for the response topic.
+        """
         check_publication(publication)
         self._start()
         return await self.answers.ask(publication, timeout=timeout, reply=reply)
@@ -74,7 +81,7 @@ class Publisher(Outgoing):
 
 
 class _InUse:
-    """The publisher in use; None where there is none, and ``why``."""
+    """The publisher in use, or None. ``why`` says why there is none."""
 
     def __init__(self) -> None:
         self.publisher: Publisher | None = None
@@ -86,7 +93,7 @@ PUBLISHER = Part(_InUse)
 
 
 def use_publisher(publisher: Publisher | None, why: str = NOWHERE) -> None:
-    """Send what ``publish`` and ``request`` are given over ``publisher``, or have them say ``why`` they cannot."""
+    """Let ``publish`` and ``request`` send over ``publisher``. With None, they raise RequestError, which says ``why``."""
     in_use = current()[PUBLISHER]
     in_use.publisher, in_use.why = publisher, why
 
@@ -102,9 +109,11 @@ def publisher_in_use() -> Publisher:
 async def publish(
     topic: str, payload: Any, *, qos: int = 0, retain: bool = False, properties: Properties | None = None
 ) -> None:
-    """Publish from anywhere, as ``context["publish"]`` does within a handler: from periodic work, scripts, the shell.
+    """Publish a message from anywhere: from periodic work, a script or the shell.
 
-    In a handler of an exactly-once route use ``context["publish"]``, whose messages leave with the commit. Raises
-    TopicError, PayloadError, BrokerRefusedError, and RequestError where the process has no connection.
+    The parameters are those of ``core.context.Publish``. In a handler of an exactly-once route use ``context["publish"]``
+    instead, whose messages leave with the commit.
+
+    Raise TopicError, PayloadError and BrokerRefusedError. Raise RequestError where the process has no connection.
     """
     await publisher_in_use().publish(topic, payload, qos=qos, retain=retain, properties=properties)

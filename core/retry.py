@@ -12,7 +12,7 @@ from core.errors import RouteError
 class Retry:
     """A route's policy for failures that are the message's own.
 
-    - ``attempts``: how often a message runs at most; the first run counts.
+    - ``attempts``: how often a message runs at most. The first run counts.
     - ``first``: seconds before the second run.
     - ``factor``: how many times as long each later pause is as the one before.
     - ``most``: seconds that no pause exceeds.
@@ -20,7 +20,7 @@ class Retry:
       do not come back together.
     - ``on``: the types of exceptions that are retried.
 
-    Raise RouteError for numbers that cannot be.
+    Raise RouteError for fewer than one attempt, a negative pause, or a factor below 1.
     """
 
     attempts: int = 3
@@ -32,11 +32,11 @@ class Retry:
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
-            raise RouteError(f"Retry(attempts={self.attempts}): at least 1, which is the first run itself")
+            raise RouteError(f"Retry(attempts={self.attempts}): there is at least 1 attempt, which is the first run itself")
         if self.first < 0 or self.most < 0 or self.factor < 1:
             raise RouteError(
-                f"Retry(first={self.first}, factor={self.factor}, most={self.most}): pauses are not negative, "
-                "and the factor is at least 1"
+                f"Retry(first={self.first}, factor={self.factor}, most={self.most}): first and most cannot be negative, and "
+                "factor is at least 1"
             )
 
     def pause(self, attempt: int) -> float:
@@ -47,11 +47,11 @@ class Retry:
 
 
 class Pauses:
-    """Growing pauses between attempts at something that fails for as long as it does.
+    """Growing pauses between attempts at something that keeps failing.
 
     - ``first``: seconds of the first pause. Each later one is twice as long as the one before.
     - ``most``: seconds that no pause exceeds.
-    - ``jitter``: the part of a pause, from 0 to 1, by which it is shortened at random at the most.
+    - ``jitter``: the largest part of a pause, from 0 to 1, by which it may be shortened at random.
     """
 
     def __init__(self, first: float, most: float, jitter: float = 0.0) -> None:

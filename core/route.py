@@ -20,12 +20,15 @@ OrderBy = str | Callable[[Message], Hashable] | None
 
 
 def by_topic(message: Message) -> Hashable:
-    """Give the ordering key of ``message``: messages on one topic run one after the other, different topics side by side."""
+    """Return the topic of ``message`` as its ordering key.
+
+    Messages on one topic then run one after the other, and those on different topics run side by side.
+    """
     return message.topic
 
 
 class Options(TypedDict, total=False):
-    """What ``router.on`` and groups take; see RouteOptions."""
+    """The options that ``router.on``, groups and routers take (see RouteOptions)."""
 
     qos: Literal[0, 1]
     schema: Any
@@ -43,19 +46,34 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class RouteOptions:
-    """The options of a route, decided when it is registered.
+    """The options of a route. They are decided when the route is registered.
 
-    ``qos``: the highest QoS its messages are wanted at. ``codec``: "json", "text", "raw", "msgpack" or "cbor", as they
-    are or as in "json+zstd"; "auto" (by the message's content type), ``protobuf(MessageClass)``, or an object with the
-    two methods of ``core.codecs.Codec``. ``delivery``: "at_least_once" (acknowledged when the handler has returned),
-    "exactly_once" (its writes are committed with a record of the message, once) or
-    "at_most_once" (acknowledged on receipt, for data that may be lost). ``order_by``: the ordering key, a
-    parameter's name or a callable that takes the Message; None for no order; by default the topic. ``retry`` and
-    ``timeout`` (seconds): None for the application's settings. ``batch``: the handler gets a list of contexts, at
-    most this many. ``dedup``: an application key, see ``core.records.dedup``. ``schema``: a type that pydantic's
-    TypeAdapter takes; the payload is an object of it. ``reply``: a topic pattern with parameters of the route's, to which
-    what the handler returns is sent, unless the message names a response topic; ``reply_errors``: whether a message that
-    could not be handled is answered too. ``name``: in logs and dead letters, by default the pattern.
+    - ``qos``: the highest QoS at which the broker is to send the messages, 0 or 1. By default 1.
+    - ``schema``: a type that pydantic's TypeAdapter takes. The payload is an object of it. By default there is none.
+    - ``codec``: how bodies are read and replies are written. By default "json". One of:
+
+      - "json", "text", "raw", "msgpack" or "cbor", also compressed as in "json+zstd";
+      - "auto", which goes by the content type of each message;
+      - ``protobuf(MessageClass)``;
+      - an object with the two methods of ``core.codecs.Codec``.
+
+    - ``delivery``: when a message is acknowledged. By default "at_least_once". One of:
+
+      - "at_least_once": when the handler has returned;
+      - "exactly_once": when the handler's writes are committed, together with a record of the message;
+      - "at_most_once": on receipt, for data that may be lost.
+
+    - ``order_by``: the ordering key. Messages with the same key run one after the other. It is the name of a parameter, or
+      a callable that takes the Message, or None for no order. By default it is the topic.
+    - ``retry``: the policy for messages that fail. None, the default, means that of the application's settings.
+    - ``timeout``: seconds after which a handler is cut off. None, the default, means those of the application's settings.
+    - ``batch``: the handler gets a list of contexts, at most this many, 1 to 10,000. None, the default, means that it gets
+      one context.
+    - ``dedup``: an application key, for "exactly_once" only (see ``core.records.dedup``). By default there is none.
+    - ``reply``: a topic pattern with parameters of the route's. What the handler returns is sent there, unless the message
+      names a response topic. By default there is none.
+    - ``reply_errors``: whether a message that could not be handled is answered too. By default it is not.
+    - ``name``: the route's name in logs and dead letters. By default it is the pattern.
     """
 
     qos: int = 1

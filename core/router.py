@@ -31,18 +31,20 @@ MAX_TOPICS = 10_000
 
 
 class Match(NamedTuple):
-    """The route that takes a topic, and the topic's parameters, which are shared by all messages on it: copy to change."""
+    """The route that takes a topic, and the topic's parameters. All messages on the topic share them: copy to change."""
 
     route: Route
     params: dict[str, Any]
 
 
 class Router:
-    """Routes in order of their registration; where several take a topic, the first registered wins.
+    """Routes in order of their registration. Where several take a topic, the first registered wins.
 
-    ``prefix`` stands before the pattern of each route, ``middleware`` runs around each, outside of the route's own, and
-    ``defaults`` are options for routes that do not give them. A route that can never win, because an earlier one takes
-    all its topics, is refused with a RouteError that names both.
+    - ``prefix``: stands before the pattern of each route.
+    - ``middleware``: runs around each handler, outside of the route's own middleware.
+    - ``defaults``: the options of routes that do not give them (see ``core.route.RouteOptions``).
+
+    A route that can never win, because an earlier one takes all its topics, is refused. The RouteError names both.
     """
 
     def __init__(self, prefix: str = "", *, middleware: Sequence[MiddlewareLike] = (), **defaults: Unpack[Options]) -> None:
@@ -81,9 +83,15 @@ class Router:
         middleware: Sequence[MiddlewareLike] = (),
         **options: Unpack[Options],
     ) -> H | Callable[[H], H]:
-        """Register ``handler`` for the topics of ``pattern``, or give a decorator that does; the handler is given back.
+        """Register ``handler`` for the topics of ``pattern``, and return it. Without it, return a decorator that does so.
 
-        The options are those of ``core.route.RouteOptions``. Raises TopicError or RouteError.
+        - ``pattern``: a topic pattern such as "devices/<device_id>/data". The router's prefix stands before it.
+        - ``handler``: a method of a controller, given through its class, or a function of the context.
+        - ``middleware``: runs around this handler, within the router's middleware.
+        - ``options``: those of ``core.route.RouteOptions``.
+
+        Raise TopicError for a pattern that MQTT does not allow. Raise RouteError for a route that can never run, and for
+        options that contradict each other.
         """
         where = _caller()
 
@@ -94,7 +102,11 @@ class Router:
         return register if handler is None else register(handler)
 
     def group(self, prefix: str = "", *, middleware: Sequence[MiddlewareLike] = (), **defaults: Unpack[Options]) -> Router:
-        """Give a router that registers here, under this router's prefix and ``prefix``; also for a ``with`` block."""
+        """Return a router that registers its routes here, under this router's prefix and ``prefix``.
+
+        It can be used in a ``with`` block. Its ``middleware`` runs within this router's middleware, and its ``defaults``
+        override this router's defaults.
+        """
         group = Router.__new__(Router)
         group._prefix = "/".join(part for part in (self._prefix, prefix.strip("/")) if part)
         group._middleware = (*self._middleware, *middleware)
@@ -118,7 +130,10 @@ class Router:
         middleware: Sequence[MiddlewareLike] = (),
         **defaults: Unpack[Options],
     ) -> None:
-        """Register all routes that ``other`` has by now, under ``prefix``; what their own router gave them stays."""
+        """Register all routes that ``other`` has by now, under ``prefix``.
+
+        They keep the prefix, the middleware and the options that ``other`` gave them.
+        """
         group = self.group(prefix, middleware=middleware, **defaults)
         for route in other.routes:
             group._register(route.pattern.text, route.handler, route.middleware, route.given, route.defined_at)
@@ -133,7 +148,9 @@ class Router:
     ) -> None:
         root = self._root
         if root._frozen:
-            raise RouteError(f"route {text!r} at {where}: the application has started, routes are fixed from then on")
+            raise RouteError(
+                f"route {text!r} at {where} cannot be registered, because the application has started. Register it before"
+            )
         full = "/".join(part for part in (self._prefix, text) if part) if self._prefix else text
         try:
             pattern = parse(full)
@@ -146,13 +163,13 @@ class Router:
             winner = next(known for known in root._routes if known.pattern is earlier)
             raise RouteError(
                 f"route {pattern.text!r} at {where} can never run: {winner.pattern.text!r} at {winner.defined_at} takes "
-                "all its topics and was registered first; register it before that one, or remove it"
+                "all its topics and was registered first. Register this route before that one, or remove it"
             )
         same = root._by_name.get(route.name)
         if same is not None:
             raise RouteError(
                 f"route {pattern.text!r} at {where}: the name {route.name!r} is taken by {same.pattern.text!r} at "
-                f"{same.defined_at}"
+                f"{same.defined_at}. Give another one with name="
             )
         root._by_name[route.name] = route
         root._tree.add(pattern)
@@ -160,13 +177,16 @@ class Router:
         root._routes.append(route)
 
     def freeze(self) -> None:
-        """Let no more routes be registered."""
+        """Refuse all routes from now on."""
         self._root._frozen = True
 
     # -- looking up ----------------------------------------------------------------------------------------------------
 
     def match(self, topic: str) -> Match:
-        """Return the first registered route that takes ``topic``. Raise NoRouteError, which says what came nearest."""
+        """Return the first registered route that takes ``topic``.
+
+        Raise NoRouteError where there is none. It says which route came nearest.
+        """
         found = self._root._find(topic)
         if found is None:
             raise self._why_none(topic)
@@ -174,7 +194,7 @@ class Router:
         return Match(self._root._routes[number], params)
 
     def nearest(self, topic: str) -> Route | None:
-        """Return the route that would take ``topic``, were it not for the converters of its parameters."""
+        """Return the first route that would take ``topic`` if the converters of its parameters took everything, or None."""
         pattern = self._root._tree.near(topic)
         return next((route for route in self._root._routes if route.pattern is pattern), None)
 
@@ -193,12 +213,15 @@ class Router:
     # -- subscribing ---------------------------------------------------------------------------------------------------
 
     def subscriptions(self) -> list[Subscription]:
-        """Return what to subscribe to; see ``core.routing.subscriptions``."""
+        """Return what to subscribe to (see ``core.routing.subscriptions``)."""
         return subscriptions_of(self.routes)
 
 
 def _caller() -> str:
-    """Give file and line, relative to the working directory, of the first call from outside this module."""
+    """Return the file and the line of the nearest caller outside this module, as "app/routers/devices.py:12".
+
+    The file is relative to the working directory where it lies in it.
+    """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__") == __name__:
         frame = frame.f_back

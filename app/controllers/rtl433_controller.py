@@ -1,4 +1,4 @@
-"""Stores what rtl_433 publishes: https://github.com/merbanan/rtl_433."""
+"""Stores what rtl_433 publishes (https://github.com/merbanan/rtl_433)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from core.model import Model
 
 class Rtl433Controller(Controller):
     async def handle_reading(self, context: Context[dict[str, Any]]) -> None:
+        """Store what a sensor has sent."""
         message = context["payload"]
         params = context["params"]
         await Model.create(
@@ -27,10 +28,10 @@ class Rtl433Controller(Controller):
 
 
 def text(value: object) -> str | None:
-    """Give a field as text, whatever type this model of sensor sends."""
+    """Return a field as text, whatever type this model of sensor sends."""
     return None if value is None else str(value)
 
 
 def number(value: object) -> float | None:
-    """Give a field as a number, or None where this model of sensor sends something else; `message` has it in full."""
+    """Return a field as a number, or None if this model of sensor sends something else. `message` has what it sent."""
     return float(value) if isinstance(value, int | float) else None

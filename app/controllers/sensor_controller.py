@@ -1,4 +1,4 @@
-"""Stores the readings of devices, and answers for their history."""
+"""Stores the readings of devices, and answers with their history."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from core.model import Model
 
 class SensorController(Controller):
     async def handle_sensor_data(self, context: Context[dict[str, Any]]) -> dict[str, Any]:
-        """Store one reading: ``{"type": "temperature", "value": 21.5, "unit": "celsius", "timestamp": 1767225600}``."""
+        """Store one reading.
+
+        A device sends it like this: ``{"type": "temperature", "value": 21.5, "unit": "celsius", "timestamp": 1767225600}``.
+        """
         device_id = context["params"]["device_id"]
         payload = context["payload"]
         await Model.upsert(Device, on=["device_id"], device_id=device_id, status="online", last_seen=time.time())

@@ -18,7 +18,7 @@ class Rtl433Reading(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     model: Mapped[str] = mapped_column(String(128), index=True)
     device_id: Mapped[str] = mapped_column(String(128))
-    # Models disagree on the types of these fields: text holds them all, and `message` has them as they came.
+    # Models of sensors send these fields in different types. `message` has them as they came.
     channel: Mapped[str | None] = mapped_column(String(64))
     battery_ok: Mapped[float | None]
     temperature_C: Mapped[float | None]

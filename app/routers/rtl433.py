@@ -1,4 +1,4 @@
-"""Topics of the rtl_433 radio receiver."""
+"""Topics of the radio receiver rtl_433."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The commands of `python main.py`, one file each."""
+"""The commands of `python main.py`, each in a file of its own."""

@@ -1,4 +1,4 @@
-"""The command asyncapi: write what the application takes and answers as a document."""
+"""The command `asyncapi`: an AsyncAPI document of what the application takes and answers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PROTOCOLS = {"mqtts": "secure-mqtt", "ws": "ws", "wss": "wss"}
 def write(settings: Settings, form: Form, output: Path | None) -> None:
     """Write the document of the application's routes to ``output``, or to standard output.
 
-    Raise StartError if the file cannot be written or ``pyproject.toml`` cannot be read. Errors of ``discover`` pass through.
+    Raise StartError if the file cannot be written, if ``pyproject.toml`` cannot be read, or as ``discover`` does.
     """
     document = describe(discover(), about(Path.cwd()), server(settings))
     text = render(document, form)
@@ -52,7 +52,10 @@ def render(document: dict[str, Any], form: Form) -> str:
 
 
 def about(folder: Path) -> About:
-    """Return what ``pyproject.toml`` in ``folder`` says of the project. The title is its name, or else the folder's."""
+    """Return what ``pyproject.toml`` in ``folder`` says of the project. The title is its name, or else the folder's.
+
+    Raise StartError if the file cannot be read.
+    """
     file = folder / "pyproject.toml"
     project: dict[str, Any] = {}
     try:

@@ -1,4 +1,4 @@
-"""Migrations: forward, back, new ones, and what there is."""
+"""The command `db`: run migrations, take them back, write new ones, and show those there are."""
 
 from __future__ import annotations
 
@@ -28,51 +28,53 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def _opened(settings: Settings) -> AsyncIterator[Database]:
-    """Give the database. Raises StartError where it cannot be used: a command waits for nothing."""
+    """Yield the database. Raise MigrationError if there is none. Raise StartError if it cannot be used."""
     storage.configure(settings)
     if not Model._is_enabled:
         raise MigrationError("DATABASE_URL is empty, so there is nothing to migrate")
     try:
-        async with storage.at_once():
+        async with storage.without_waiting():
             yield configured()
     finally:
         await Model.close()
 
 
-def _line(console: Console) -> Callable[[str], None]:
+def _printer(console: Console) -> Callable[[str], None]:
     return lambda text: console.print(text, markup=False, soft_wrap=True)
 
 
 async def upgrade(settings: Settings, console: Console, to: str) -> int:
-    """Run what the database lacks, up to ``to``; give the exit code."""
+    """Run the migrations that the database lacks, up to ``to``. Return the exit code."""
     ours = storage.history()
     async with _opened(settings) as database:
         await storage.own_tables()
         if not ours.revisions():
-            console.print("no migrations yet: run creates the tables that are missing", markup=False, soft_wrap=True)
+            console.print(
+                "there are no migrations yet; `run` creates the tables that are missing", markup=False, soft_wrap=True
+            )
             return 0
         before = await migrate.at(database, ours)
-        await migrate.upgrade(database, ours, Base.metadata, _line(console), to)
+        await migrate.upgrade(database, ours, Base.metadata, _printer(console), to)
         if await migrate.at(database, ours) == before:
             console.print(f"nothing to do: the database is at {before[0] if before else 'no revision'}", markup=False)
     return 0
 
 
 async def downgrade(settings: Settings, console: Console, to: str) -> int:
-    """Take migrations back until ``to`` is the latest; give the exit code."""
+    """Take migrations back until ``to`` is the latest. Return the exit code."""
     async with _opened(settings) as database:
-        await migrate.downgrade(database, storage.history(), to, _line(console))
+        await migrate.downgrade(database, storage.history(), to, _printer(console))
     return 0
 
 
 async def revision(settings: Settings, console: Console, message: str, *, empty: bool) -> int:
-    """Write a new migration, of what the models have and the migrations have not; give the exit code."""
+    """Write a new migration for what the models have and the migrations do not make. Return the exit code."""
     async with _opened(settings) as database:
         file = await make_revision(database, storage.history(), Base.metadata, message, empty=empty)
     ruff = Path(sys.executable).with_name("ruff")
     if ruff.exists():
-        # So that the project's own check does not find fault with what was written here.
-        subprocess.run([ruff, "format", "--quiet", file], check=False)  # noqa: ASYNC221, S603 - nothing else is under way
+        # The project's own check must not complain about what was written here.
+        subprocess.run([ruff, "format", "--quiet", file], check=False)  # noqa: ASYNC221, S603 - nothing else runs on this loop
     with suppress(ValueError):
         file = file.relative_to(Path.cwd())
     console.print(f"wrote {file}: read it, then run python main.py db upgrade", markup=False, soft_wrap=True)
@@ -80,7 +82,7 @@ async def revision(settings: Settings, console: Console, message: str, *, empty:
 
 
 async def current(settings: Settings, console: Console) -> int:
-    """Print where the database is in both histories; give the exit code."""
+    """Print where the database is in both histories. Return the exit code."""
     async with _opened(settings) as database:
         for history in (storage.history(), OWN):
             at = await migrate.at(database, history)
@@ -95,7 +97,7 @@ async def current(settings: Settings, console: Console) -> int:
 
 
 async def history(settings: Settings, console: Console) -> int:
-    """Print all revisions of both histories, the first one first; give the exit code."""
+    """Print all revisions of both histories, the oldest first. Return the exit code."""
     async with _opened(settings) as database:
         for each in (storage.history(), OWN):
             lacking = {one.revision for one in await migrate.pending(database, each)}
@@ -109,7 +111,7 @@ async def history(settings: Settings, console: Console) -> int:
 
 
 async def check(settings: Settings, console: Console) -> int:
-    """Print what the models and the migrations do not have in common; give the exit code, 1 if there is anything."""
+    """Print how the models and the migrations differ. Return the exit code, which is 1 if they do."""
     ours = storage.history()
     async with _opened(settings) as database, migrate.at_head(database, ours) as connection:
         found = await connection.run_sync(differences, Base.metadata, ours.table)

@@ -1,4 +1,4 @@
-"""Looks whether everything is there that `run` needs, and says what it finds, one line each."""
+"""The command `doctor`: check that everything `run` needs is in place, and print one line for each check."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import shutil
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import insert, text
 
 from bootstrap import storage
 from bootstrap.discovery import discover
-from config.settings import given, shown, unknown
+from config.settings import masked, unknown_variables, variables
 from core import rate_limit
 from core.database.current import configured
 from core.database.migrations import migrate
@@ -30,21 +31,26 @@ if TYPE_CHECKING:
     from config.settings import Settings
     from core.transport.options import ConnectOptions
 
-PATIENCE = 30.0
-"""Seconds for each check. A broker may be asked twice, by MQTT 5 and by 3.1.1, for 10 s each."""
-LITTLE_SPACE = 500 * 1024 * 1024
-STYLES = {"ok": "green", "look": "yellow", "fails": "red"}
+MAX_WAIT = 30.0
+"""Seconds that one check may take. A broker may be asked twice, by MQTT 5 and by 3.1.1, for 10 s each."""
+MIN_FREE = 500 * 1024 * 1024
+"""Bytes of the disk below which a warning is given."""
+STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 class Finding(NamedTuple):
-    """``state`` is "ok", "look" (it runs, but a person should know) or "fails" (`run` would not work)."""
+    """What one check has found.
+
+    - ``state``: "ok", "warn" (`run` works, but a person should know of something) or "fail" (`run` does not work).
+    - ``said``: the line for a person.
+    """
 
     state: str
-    what: str
+    said: str
 
 
 async def doctor(settings: Settings, console: Console) -> int:
-    """Print what is found; give the exit code, 1 if anything keeps `run` from working."""
+    """Run all checks and print what they find. Return the exit code: 1 if something keeps `run` from working."""
     checks: dict[str, Callable[[Settings], Awaitable[Finding]]] = {
         "settings": _settings,
         "routes": _routes,
@@ -59,30 +65,34 @@ async def doctor(settings: Settings, console: Console) -> int:
     failed = False
     for name, check in checks.items():
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(MAX_WAIT):
                 finding = await check(settings)
         except TimeoutError:
-            finding = Finding("fails", f"no answer within {PATIENCE:.0f} s")
+            finding = Finding("fail", f"there was no answer within {MAX_WAIT:.0f} s")
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what was found
-            finding = Finding("fails", storage.first_line(error) if not isinstance(error, RouteMQError) else str(error))
-        failed = failed or finding.state == "fails"
+            said = str(error) if isinstance(error, RouteMQError) else storage.driver_message(error)
+            finding = Finding("fail", said)
+        failed = failed or finding.state == "fail"
         console.print(f"{finding.state:6}", style=STYLES[finding.state], end="")
-        console.print(f"{name:14}{finding.what}", markup=False, soft_wrap=True)
+        console.print(f"{name:14}{finding.said}", markup=False, soft_wrap=True)
     await Model.close()
     return 1 if failed else 0
 
 
 async def _settings(settings: Settings) -> Finding:
-    strange = unknown()
+    strange = unknown_variables()
     if strange:
-        return Finding("look", "; ".join(strange))
-    return Finding("ok", f"{len(given())} set, the others have their defaults")
+        return Finding("warn", "; ".join(strange))
+    count = len(variables())
+    if not count:
+        return Finding("ok", "all have their defaults")
+    return Finding("ok", f"{count} {'is' if count == 1 else 'are'} set, all others have their defaults")
 
 
 async def _routes(settings: Settings) -> Finding:
     router = discover()
     filters = router.subscriptions()
-    return Finding("ok", f"{len(router.routes)}, by {len(filters)} topic filters")
+    return Finding("ok", f"there are {len(router.routes)}, for which the worker subscribes to {len(filters)} topic filters")
 
 
 async def _broker(settings: Settings) -> Finding:
@@ -92,78 +102,87 @@ async def _broker(settings: Settings) -> Finding:
         try:
             options = await find_running(options)
         except BrokerUnreachableError:
-            return _free_ports(options)
-    # A client identifier of its own: the worker's session is not touched.
+            return _embedded(options)
+    # With a client identifier of its own, this does not touch the worker's session.
     connection = connector(replace(options, client_id=f"{options.client_id}-d", clean_start=True))(Deaf(), 1)
     try:
         connack = await connection.open()
     finally:
         await connection.close()
-    size = f"{connack.maximum_packet_size:,} bytes" if connack.maximum_packet_size else "any size"
-    said = [f"{options.address}, MQTT {connack.version}"]
+    if connack.maximum_qos == 0:
+        return Finding("fail", f"{options.address} takes QoS 0 only, and its messages are never acknowledged")
+    said = f"{options.address} answers with MQTT {connack.version}"
     if connack.version == "5":
         shared = "shared subscriptions" if connack.shared_subscriptions else "no shared subscriptions"
-        said += [shared, f"Receive Maximum {connack.receive_maximum:,}", f"packets of {size}"]
-    if connack.maximum_qos == 0:
-        return Finding("fails", f"{said[0]}: it takes QoS 0 only, which cannot be acknowledged")
-    return Finding("ok", ", ".join(said))
+        size = f"at most {connack.maximum_packet_size:,} bytes" if connack.maximum_packet_size else "any size"
+        said += f", and has {shared}, Receive Maximum {connack.receive_maximum:,}, packets of {size}"
+    return Finding("ok", said)
 
 
-def _free_ports(options: ConnectOptions) -> Finding:
+def _embedded(options: ConnectOptions) -> Finding:
+    """Return whether the embedded broker could listen."""
     for port in (options.port, options.port + 1):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((options.host if options.host != "localhost" else "127.0.0.1", port))
             except OSError as error:
-                return Finding("fails", f"port {port} cannot be listened on: {one_line(error)}")
-    return Finding("ok", f"none runs; `run` starts an embedded one on {options.host}:{options.port} and :{options.port + 1}")
+                return Finding("fail", f"the embedded broker cannot listen on port {port}: {one_line(error)}")
+    return Finding(
+        "ok",
+        f"none runs yet; `run` starts an embedded one on {options.host}, "
+        f"port {options.port} (MQTT 3.1.1) and port {options.port + 1} (MQTT 5)",
+    )
 
 
 async def _database(settings: Settings) -> Finding:
     storage.configure(settings)
     if not Model._is_enabled:
-        return Finding("look", "none: DATABASE_URL is empty, nothing is stored")
+        return Finding("warn", "there is none, because DATABASE_URL is empty; nothing is stored")
     database = configured()
     await storage.own_tables()
     async with database.session() as session:
         version = "SELECT sqlite_version()" if database.is_sqlite else "SELECT version()"
         said = str((await session.execute(text(version))).scalar_one()).split(" on ")[0]
-        # Written and taken back.
-        row = {"client_id": "doctor", "broker": "-", "owner": "-", "filters": [], "changed_at": storage.now()}
+        # This row shows that the database can be written to. It is rolled back.
+        row = {"client_id": "doctor", "broker": "-", "owner": "-", "filters": [], "changed_at": datetime.now(UTC)}
         await session.execute(insert(sessions).values(row))
         await session.rollback()
     said = f"SQLite {said}" if database.is_sqlite else said
-    return Finding("ok", f"{shown('database_url', str(database))}, {said}, writable")
+    return Finding("ok", f"{masked('database_url', str(database))} is {said} and can be written to")
 
 
 async def _migrations(settings: Settings) -> Finding:
     if not Model._is_enabled:
-        return Finding("ok", "none: there is no database")
+        return Finding("ok", "there is no database to migrate")
     ours = storage.history()
     count = len(ours.revisions())
     if not count:
-        return Finding("ok", "none yet: run creates the tables of app/models that are missing")
+        return Finding("ok", "there are none yet; `run` creates the tables of app/models that are missing")
     lacking = [each.revision for each in await migrate.pending(configured(), ours)]
     if not lacking:
         missing = await migrate.missing_tables(configured(), Base.metadata)
         if missing:
-            return Finding("fails", f'no table {migrate.few(missing)}; python main.py db revision -m "..."')
-        return Finding("ok", f"{count}, all of them done")
+            return Finding(
+                "fail",
+                f"none makes the table {migrate.few(missing)}: "
+                'run python main.py db revision -m "..." and python main.py db upgrade',
+            )
+        return Finding("ok", f"all have been run ({count})")
     if settings.auto_migrate:
-        return Finding("ok", f"{migrate.few(lacking)} to be done, which run does itself")
-    return Finding("fails", f"{migrate.few(lacking)} to be done: python main.py db upgrade")
+        return Finding("ok", f"the database lacks {migrate.few(lacking)}, which `run` runs when it starts")
+    return Finding("fail", f"the database lacks {migrate.few(lacking)}: run python main.py db upgrade")
 
 
 async def _dead_letters(settings: Settings) -> Finding:
-    waiting = await storage.dead_letters(settings).count()
+    kept = await storage.dead_letters(settings).count()
     in_file = await storage.dead_letter_file(settings).count() if Model._is_enabled else 0
-    said = (
-        "none" if not waiting else f"{waiting:,} of at most {settings.dead_letter_max:,}; python main.py dead-letters list"
-    )
+    said = "there are none"
+    if kept:
+        said = f"{kept:,} of at most {settings.dead_letter_max:,}; python main.py dead-letters list shows them"
     if in_file:
-        said += f"; {in_file:,} more in {storage.FOLDER / 'dead_letters.jsonl'}, which the table refused"
-    return Finding("look" if waiting or in_file else "ok", said)
+        said += f"; {in_file:,} more that the table refused are in {storage.FOLDER / 'dead_letters.jsonl'}"
+    return Finding("warn" if kept or in_file else "ok", said)
 
 
 async def _disk(settings: Settings) -> Finding:
@@ -172,7 +191,8 @@ async def _disk(settings: Settings) -> Finding:
     probe.write_text("x")
     probe.unlink()
     free = shutil.disk_usage(storage.FOLDER).free
-    return Finding("look" if free < LITTLE_SPACE else "ok", f"{free / 2**30:,.1f} GiB free for {storage.FOLDER}/, writable")
+    said = f"{free / 2**30:,.1f} GiB are free for {storage.FOLDER}/, which can be written to"
+    return Finding("warn" if free < MIN_FREE else "ok", said)
 
 
 async def _rate_limits(settings: Settings) -> Finding:
@@ -181,4 +201,4 @@ async def _rate_limits(settings: Settings) -> Finding:
         await rate_limit.check()
     finally:
         await rate_limit.close()
-    return Finding("ok", f"counted on {shown('rate_limit_url', settings.rate_limit_url)}, which answers")
+    return Finding("ok", f"they are counted on {masked('rate_limit_url', settings.rate_limit_url)}, which answers")

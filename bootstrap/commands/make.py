@@ -1,4 +1,4 @@
-"""Writes the first version of a controller, model, router, middleware or test."""
+"""The command `make`: write the first version of a controller, model, router, middleware or test."""
 
 from __future__ import annotations
 
@@ -17,13 +17,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TEMPLATES = Path(__file__).parent / "templates"
-LONGEST_NAME = 60
-# A class of this name would stand in the way of what its own file imports.
-TAKEN = {"Any", "Base", "Context", "Controller", "DateTime", "Handler", "Mapped", "Middleware", "Model", "Router", "String"}
+MAX_NAME = 60
+# The files that are made import these names, so that no class in them may have one.
+RESERVED = {
+    "Any",
+    "Base",
+    "Context",
+    "Controller",
+    "DateTime",
+    "Handler",
+    "Mapped",
+    "Middleware",
+    "Model",
+    "Router",
+    "String",
+}
 
 
 class Kind(StrEnum):
-    """What can be made."""
+    """The kinds of files that can be made."""
 
     CONTROLLER = "controller"
     MODEL = "model"
@@ -43,7 +55,12 @@ FOLDERS = {
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What one thing is called: ``meter_reading``, ``MeterReading``, and its rows and topics ``meter_readings``."""
+    """The names of one thing, made from the name that a person gave.
+
+    - ``name``: the name of its module, such as ``meter_reading``.
+    - ``class_``: the name of its class, such as ``MeterReading``.
+    - ``table``: the name of its table, and the first level of its topics, such as ``meter_readings``.
+    """
 
     name: str
     class_: str
@@ -51,30 +68,36 @@ class Names:
 
     @classmethod
     def of(cls, kind: Kind, given: str) -> Names:
-        """Make them of a name as a person gives it, in any case. Raises ScaffoldError for what can be no name."""
+        """Return the names for ``given``, which may be written in any case. Raise ScaffoldError if it cannot be a name."""
         words = [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+", given)]
         if len(words) > 1 and kind is not Kind.MODEL:
-            # MeterController and test_meter say twice what they are.
+            # The kind is not said twice: of MeterController and test_meter, only the meter is kept.
             words = words[:-1] if words[-1] == kind else words[1:] if words[0] == kind is Kind.TEST else words
         name = "_".join(words)
         class_ = "".join(word.capitalize() for word in words)
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_ -]*", given) or keyword.iskeyword(name) or len(name) > LONGEST_NAME:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_ -]*", given) or keyword.iskeyword(name) or len(name) > MAX_NAME:
             raise ScaffoldError(
-                f"{given[:LONGEST_NAME]!r} is no name for a {kind}; write letters and digits, such as MeterReading or "
-                "meter_reading, and no word of Python's own"
+                f"{given[:MAX_NAME]!r} cannot be the name of a {kind}; use letters and digits, such as MeterReading or "
+                "meter_reading, and no keyword of Python"
             )
-        if keyword.iskeyword(class_) or (class_ in TAKEN and kind in {Kind.MODEL, Kind.MIDDLEWARE}):
+        if keyword.iskeyword(class_) or (class_ in RESERVED and kind in {Kind.MODEL, Kind.MIDDLEWARE}):
             raise ScaffoldError(
-                f"{given!r} would make a class {class_}, which is what another thing is called; name it anew"
+                f"{given!r} would make a class {class_}, and its file needs this name for something else; use another name"
             )
         return cls(name, class_, _plural(name))
 
 
 def make(kind: Kind, given: str, say: Callable[[str], None], root: Path | None = None) -> None:
-    """Write the file for a new ``kind`` named ``given`` below ``root`` (default: here), and say what to do next.
+    """Write the first version of a ``kind``, and say what to do next.
 
-    What is there already is used: a controller stores into the model of its name, a router takes the controller's first
-    method, a test sends to the router. Raises ScaffoldError for what can be no name, and where the file is there already.
+    - ``kind``: what to make.
+    - ``given``: its name, in any case.
+    - ``say``: prints a line.
+    - ``root``: the folder of the project. By default it is the current one.
+
+    Files of the same name are used: a controller stores rows of the model, a router calls the first method of the
+    controller, and a test sends a message to the router. Raise ScaffoldError if ``given`` cannot be a name, if the file
+    exists, or if another model has the table.
     """
     root = root or Path()
     names = Names.of(kind, given)
@@ -84,7 +107,7 @@ def make(kind: Kind, given: str, say: Callable[[str], None], root: Path | None =
     if kind is Kind.MODEL:
         for other in sorted(folder.glob("*.py")):
             if other != file and f'__tablename__ = "{names.table}"' in other.read_text():
-                raise ScaffoldError(f"{other} has the table {names.table} already; give another name")
+                raise ScaffoldError(f"{other} has the table {names.table} already; use another name")
     template, method = _template(kind, names, root)
     values = {"name": names.name, "class_": names.class_, "table": names.table, "method": method}
     source = Template((TEMPLATES / f"{template}.txt").read_text()).substitute(values)
@@ -97,14 +120,16 @@ def make(kind: Kind, given: str, say: Callable[[str], None], root: Path | None =
         with file.open("x") as new:
             new.write(source)
     except FileExistsError:
-        raise ScaffoldError(f"{file} is there already and stays as it is; give another name, or remove it first") from None
+        raise ScaffoldError(
+            f"{file} exists already and is not changed; choose another name, or remove the file first"
+        ) from None
     say(f"made {file}")
-    for line in _next(kind, names):
+    for line in _next_steps(kind, names):
         say(f"  {line}")
 
 
 def _template(kind: Kind, names: Names, root: Path) -> tuple[str, str]:
-    """Give the template to use, by what is there already, and the controller's method for a router."""
+    """Return the template that fits the files of the same name, and the controller's method for a router."""
     model = _source(root / FOLDERS[Kind.MODEL] / f"{names.name}.py")
     fits = all(f"\n    {column}: Mapped" in model for column in ("device_id", "value")) and f"class {names.class_}(" in model
     if kind is Kind.CONTROLLER:
@@ -127,7 +152,7 @@ def _source(file: Path) -> str:
 
 
 def _first_method(source: str, class_: str) -> str:
-    """Give the name of the first public async method of ``class_`` in ``source``; empty where there is none."""
+    """Return the name of the first public async method of ``class_`` in ``source``, or an empty text if there is none."""
     try:
         tree = ast.parse(source)
     except SyntaxError:
@@ -137,24 +162,29 @@ def _first_method(source: str, class_: str) -> str:
     return next((name for name in methods if not name.startswith("_")), "")
 
 
-def _next(kind: Kind, names: Names) -> list[str]:
-    """Give what to do next."""
+def _next_steps(kind: Kind, names: Names) -> list[str]:
+    """Return lines that say what to do with the file that was made."""
     publish = f"""python main.py publish {names.table}/42 '{{"value": 21.5}}'"""
     return {
         Kind.CONTROLLER: [
-            "write what is to happen in its method; context['params'] and context['payload'] have the message",
-            f"python main.py make router {names.name}   gives it its messages",
+            "write in its method what happens to a message: context['params'] and context['payload'] hold it",
+            f"make a router that gives it messages: python main.py make router {names.name}",
         ],
         Kind.MODEL: [
-            f'give it the columns that it needs, then: python main.py db revision -m "{names.name}"   makes its table',
-            f"python main.py make controller {names.name}   stores messages in it",
+            "change its columns to those that you need",
+            f'write a migration that makes its table: python main.py db revision -m "{names.name}"',
+            f"make a controller that stores messages in it: python main.py make controller {names.name}",
         ],
-        Kind.ROUTER: ["python main.py routes   shows it; with the worker started anew:", publish],
+        Kind.ROUTER: [
+            "see its routes: python main.py routes",
+            f"start the worker again, and send a message: {publish}",
+        ],
         Kind.MIDDLEWARE: [
-            f"from app.middleware.{names.name} import {names.class_}",
-            f"router.on(..., middleware=[{names.class_}])   runs it around one route, Router(middleware=[...]) around all",
+            f"import it in a router: from app.middleware.{names.name} import {names.class_}",
+            f"run it around one route: router.on(..., middleware=[{names.class_}])",
+            f"run it around all routes of a router: Router(middleware=[{names.class_}])",
         ],
-        Kind.TEST: [f".venv/bin/python -m pytest tests/test_{names.name}.py"],
+        Kind.TEST: [f"run it: .venv/bin/python -m pytest tests/test_{names.name}.py"],
     }[kind]
 
 

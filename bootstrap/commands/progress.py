@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, and nothing elsewhere."""
+"""A progress bar, which is shown on a terminal only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress(console: Console, what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Give a function that counts ``what`` on, out of ``total`` (None: unknown)."""
+    """Yield a function that adds to the count of ``what``. ``total`` is None if it is not known."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),

@@ -1,4 +1,4 @@
-"""A Python prompt in which await works: statements run on an event loop in a thread beside the prompt's."""
+"""A Python prompt in which await works. Its statements run on an event loop in a thread of its own."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FILENAME = "<shell>"
-PATIENCE = 10.0
+MAX_STOP = 10.0
+"""Seconds that what still runs may take to end with the prompt."""
 
 
-class Background:
-    """An event loop in a thread of its own, so that what runs on it goes on while the prompt waits for a line."""
+class LoopThread:
+    """An event loop in a thread of its own. What runs on it goes on while the prompt waits for a line."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -33,9 +34,9 @@ class Background:
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Give what ``coroutine`` gives, or raise what it raises.
+        """Return what ``coroutine`` returns, or raise what it raises.
 
-        Ctrl-C cancels it; a second one leaves it alone, should it not listen, and raises KeyboardInterrupt.
+        Ctrl-C cancels it. A second Ctrl-C no longer waits for it to end, and raises KeyboardInterrupt.
         """
         task: asyncio.Task[T] | None = None
 
@@ -53,9 +54,9 @@ class Background:
             return future.result()
 
     def stop(self) -> None:
-        """End the loop, and what still runs on it."""
+        """Stop the loop, and cancel what still runs on it."""
         asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop)
-        self._thread.join(PATIENCE)
+        self._thread.join(MAX_STOP)
         if not self._thread.is_alive():
             self._loop.close()
 
@@ -66,55 +67,58 @@ async def _cancel_all() -> None:
     for task in tasks:
         task.cancel()
     if tasks:
-        await asyncio.wait(tasks, timeout=PATIENCE / 2)
+        await asyncio.wait(tasks, timeout=MAX_STOP / 2)
     await loop.shutdown_asyncgens()
     loop.stop()
 
 
-class Console(code.InteractiveConsole):
-    """A prompt for ``names``, whose statements run on ``background``; errors are shown and end the statement alone."""
+class Prompt(code.InteractiveConsole):
+    """A prompt whose statements use ``names`` and run on ``loop``. An error is shown, and ends its statement only."""
 
-    def __init__(self, names: dict[str, Any], background: Background) -> None:
+    def __init__(self, names: dict[str, Any], loop: LoopThread) -> None:
         super().__init__(names, FILENAME)
         self.compile.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         self._names = names
-        self._background = background
+        self._loop = loop
 
     def runcode(self, code: CodeType) -> None:
-        """Run one statement. Raises SystemExit."""
+        """Run one statement. Raise SystemExit if it does."""
         self._run(code)
 
     def run_script(self, source: str) -> int:
-        """Run the statements of ``source`` up to the first that fails; give the exit code. Raises SystemExit."""
+        """Run the statements of ``source`` up to the first that fails. Return the exit code.
+
+        Raise SystemExit if a statement does.
+        """
         linecache.cache[FILENAME] = (len(source), None, source.splitlines(keepends=True), FILENAME)
         allowed = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         try:
             statements = compile(source, FILENAME, "exec", allowed | ast.PyCF_ONLY_AST, dont_inherit=True).body
         except (SyntaxError, ValueError) as error:
-            _show(error)
+            _print_error(error)
             return 1
         for statement in statements:
-            # As at the prompt: what an expression gives is shown.
+            # The value of an expression is printed, as at the prompt.
             one = compile(ast.Interactive([statement]), FILENAME, "single", allowed, dont_inherit=True)
             if not self._run(one):
                 return 1
         return 0
 
     def _run(self, statement: CodeType) -> bool:
-        """Run a statement, show what it raised, and say whether it raised nothing. Raises SystemExit."""
+        """Run a statement and show what it raises. Return whether it raised nothing. Raise SystemExit if it does."""
         try:
-            error = self._background.run(_outcome(statement, self._names))
+            error = self._loop.run(_error_of(statement, self._names))
         except KeyboardInterrupt:
             error = asyncio.CancelledError()
         if isinstance(error, SystemExit):
             raise error
         if error is not None:
-            _show(error)
+            _print_error(error)
         return error is None
 
 
-async def _outcome(statement: CodeType, names: dict[str, Any]) -> BaseException | None:
-    """Run a statement and give what it raised: a SystemExit must not come out of a task, which would end the loop."""
+async def _error_of(statement: CodeType, names: dict[str, Any]) -> BaseException | None:
+    """Run a statement and return what it raised. It is not raised here, because a SystemExit of a task ends the loop."""
     try:
         value = FunctionType(statement, names)()
         if statement.co_flags & inspect.CO_COROUTINE:
@@ -124,7 +128,7 @@ async def _outcome(statement: CodeType, names: dict[str, Any]) -> BaseException 
     return None
 
 
-def _show(error: BaseException) -> None:
+def _print_error(error: BaseException) -> None:
     sys.stdout.flush()
     if isinstance(error, asyncio.CancelledError):
         sys.stderr.write("\nKeyboardInterrupt\n")
@@ -136,7 +140,7 @@ def _show(error: BaseException) -> None:
 
 
 def complete_names(names: dict[str, Any]) -> None:
-    """Have Tab complete ``names``, where Python was built with readline."""
+    """Let the Tab key complete ``names``, if Python was built with readline."""
     with suppress(ImportError):
         import readline  # noqa: PLC0415 - not on all platforms
         import rlcompleter  # noqa: PLC0415

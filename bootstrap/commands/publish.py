@@ -1,4 +1,4 @@
-"""Publishing from the command line: one message, or many at a steady rate."""
+"""The command `publish`, and what commands that publish have in common."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ if TYPE_CHECKING:
 
     from config.settings import Settings
 
-PATIENCE = 10.0
-UNDER_WAY = 500
+MAX_WAIT = 10.0
+"""Seconds that the broker may take to acknowledge a message."""
+MAX_UNDER_WAY = 500
+"""Messages that may wait for their acknowledgement at once."""
 
 
 @asynccontextmanager
 async def publishing(settings: Settings) -> AsyncIterator[Publisher]:
-    """Give a publisher at the broker of ``settings``, with a session of its own that ends with it."""
-    # The session tells of a lost connection in the log.
+    """Yield a publisher that is connected to the broker of ``settings``, and disconnect it at the end."""
+    # The session logs a lost connection.
     logging.basicConfig(level="WARNING", format="%(message)s")
     publisher = await publisher_for(settings, "cli")
     try:
@@ -34,32 +36,35 @@ async def publishing(settings: Settings) -> AsyncIterator[Publisher]:
 
 
 async def publish_one(settings: Settings, topic: str, body: bytes, *, qos: int, retain: bool) -> int:
-    """Publish one message; give the exit code. Raises BrokerUnreachableError where no broker answers in time."""
+    """Publish one message. Return the exit code. Raise BrokerUnreachableError if no broker answers in time."""
     async with publishing(settings) as publisher:
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(MAX_WAIT):
                 await publisher.publish(topic, body, qos=qos, retain=retain)
         except TimeoutError:
-            raise BrokerUnreachableError(f"the message was not acknowledged within {PATIENCE:.0f} s") from None
+            raise BrokerUnreachableError(f"the message was not acknowledged within {MAX_WAIT:.0f} s") from None
     return 0
 
 
-class Load:
-    """Publishes messages at a steady rate, a bounded number of them under way at once."""
+class Stream:
+    """Many messages, published at a steady rate. A bounded number of them is under way at once."""
 
     def __init__(self, publisher: Publisher, qos: int, progress: Callable[[int], None]) -> None:
         self._publisher = publisher
         self._qos = qos
         self._progress = progress
         self._under_way: set[asyncio.Task[None]] = set()
-        self._slots = asyncio.Semaphore(UNDER_WAY)
+        self._slots = asyncio.Semaphore(MAX_UNDER_WAY)
         self.sent = 0
         self.acknowledged = 0
         self.seconds = 0.0
         self.error: RouteMQError | None = None
 
     async def send(self, messages: Iterator[tuple[str, bytes]], rate: float | None) -> None:
-        """Publish all ``messages``, ``rate`` a second or as fast as it goes. Raises what the broker refuses."""
+        """Publish all ``messages``, ``rate`` of them a second. If ``rate`` is None, publish them as fast as possible.
+
+        Raise RouteMQError if the broker refuses a message. No further ones are published then.
+        """
         began = monotonic()
         try:
             for topic, body in messages:
@@ -76,7 +81,7 @@ class Load:
                 task.add_done_callback(self._under_way.discard)
         finally:
             if self._under_way:
-                await asyncio.wait(self._under_way, timeout=PATIENCE)
+                await asyncio.wait(self._under_way, timeout=MAX_WAIT)
             self.seconds = monotonic() - began
         if self.error is not None:
             raise self.error
@@ -94,4 +99,4 @@ class Load:
     def __str__(self) -> str:
         rate = self.acknowledged / self.seconds if self.seconds else 0
         how = "acknowledged by the broker" if self._qos else "written"
-        return f"{self.sent:,} sent, {self.acknowledged:,} {how}, in {self.seconds:.1f} s: {rate:,.0f}/s"
+        return f"{self.sent:,} sent, {self.acknowledged:,} {how} in {self.seconds:.1f} s: {rate:,.0f}/s"

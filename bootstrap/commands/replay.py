@@ -1,4 +1,4 @@
-"""Publishes a file of JSON objects, one a line, each to a topic made of its fields."""
+"""The command `replay`: publish the lines of a file, each a JSON object, to topics made from their fields."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from bootstrap.commands.progress import progress
-from bootstrap.commands.publish import Load, publishing
+from bootstrap.commands.publish import Stream, publishing
 from core.errors import TopicError
 from core.mqtt.topics import check_topic
 
@@ -19,16 +19,18 @@ if TYPE_CHECKING:
 
     from config.settings import Settings
 
-MAX_TOLD = 20
+MAX_SHOWN = 20
+"""Lines and topic levels that are shown, of those that something is wrong with."""
 _FIELD = re.compile(r"<([^<>]+)>|\{([^{}]+)\}")
 _NO_LEVEL = re.compile(r"[/+#\0]")
 
 
-class TopicMaker:
-    """Makes topics of a template such as ``rtl_433/<model>/<id>`` and the fields of JSON objects.
+class TopicTemplate:
+    """A template such as ``rtl_433/<model>/<id>``, which the fields of a JSON object turn into a topic.
 
-    A missing field, or an empty one, is ``unknown``. Characters that a topic level cannot hold (``/ + #`` and NUL) become
-    ``_``; ``replaced`` holds what that came to, the first twenty.
+    A field that is missing or empty becomes ``unknown``. Characters that a topic level cannot hold (``/ + #`` and NUL)
+    become ``_``. ``replaced`` holds the first twenty levels that were changed so. Raise TopicError if the template makes no
+    topics.
     """
 
     def __init__(self, template: str) -> None:
@@ -38,7 +40,7 @@ class TopicMaker:
         check_topic(_FIELD.sub("x", template))
 
     def topic(self, fields: dict[str, Any]) -> str:
-        """Give the topic for one object."""
+        """Return the topic for an object with these ``fields``."""
         return _FIELD.sub(lambda found: self._level(fields.get(found[1] or found[2])), self._template)
 
     def _level(self, value: Any) -> str:
@@ -48,19 +50,19 @@ class TopicMaker:
         level = _NO_LEVEL.sub("_", text)
         if level != text:
             self.replacements += 1
-            if len(self.replaced) < MAX_TOLD:
+            if len(self.replaced) < MAX_SHOWN:
                 self.replaced[text] = level
         return level
 
 
-class Lines:
-    """The lines of a file as topics and bodies; those that are no JSON objects are counted and told."""
+class JsonLines:
+    """The lines of a file as topics and bodies. Lines that are no JSON objects are skipped, shown and counted."""
 
-    def __init__(self, file: Path, maker: TopicMaker, console: Console) -> None:
+    def __init__(self, file: Path, template: TopicTemplate, console: Console) -> None:
         self._file = file
-        self._maker = maker
+        self._template = template
         self._console = console
-        self.bad = 0
+        self.skipped = 0
 
     def __iter__(self) -> Iterator[tuple[str, bytes]]:
         with self._file.open("rb") as lines:
@@ -71,29 +73,32 @@ class Lines:
                 try:
                     fields = json.loads(body)
                     if not isinstance(fields, dict):
-                        raise TypeError("not a JSON object")  # noqa: TRY301 - told like the others
-                    topic = check_topic(self._maker.topic(fields))
+                        raise TypeError("not a JSON object")  # noqa: TRY301 - shown like the others
+                    topic = check_topic(self._template.topic(fields))
                 except (ValueError, TypeError, RecursionError, TopicError) as error:
-                    self.bad += 1
-                    if self.bad <= MAX_TOLD:
-                        self._console.print(f"line {number} is passed over: {error}", markup=False, soft_wrap=True)
+                    self.skipped += 1
+                    if self.skipped <= MAX_SHOWN:
+                        self._console.print(f"line {number} is skipped: {error}", markup=False, soft_wrap=True)
                     continue
                 yield topic, body
 
 
 async def replay(settings: Settings, console: Console, file: Path, template: str, *, rate: float | None, qos: int) -> int:
-    """Publish the lines of ``file``; give the exit code, 1 if any was passed over or not acknowledged."""
-    maker = TopicMaker(template)
-    lines = Lines(file, maker, console)
+    """Publish the lines of ``file`` to topics of ``template``.
+
+    Return the exit code: 1 if a line was skipped or not acknowledged. Raise TopicError if ``template`` makes no topics.
+    """
+    topics = TopicTemplate(template)
+    lines = JsonLines(file, topics, console)
     async with publishing(settings) as publisher:
         with progress(console, file.name, None) as advance:
-            load = Load(publisher, qos, advance)
-            await load.send(iter(lines), rate)
-    for text, level in maker.replaced.items():
-        console.print(f"{text!r} cannot be a topic level, {level!r} was used", markup=False, soft_wrap=True)
-    if maker.replacements:
-        console.print(f"{maker.replacements:,} topic levels had characters replaced", markup=False)
-    if lines.bad:
-        console.print(f"{lines.bad:,} lines passed over", markup=False)
-    console.print(str(load), markup=False)
-    return 0 if load.acknowledged == load.sent and not lines.bad else 1
+            stream = Stream(publisher, qos, advance)
+            await stream.send(iter(lines), rate)
+    for text, level in topics.replaced.items():
+        console.print(f"{text!r} cannot be a topic level, so {level!r} was used", markup=False, soft_wrap=True)
+    if topics.replacements:
+        console.print(f"topic levels with replaced characters: {topics.replacements:,}", markup=False)
+    if lines.skipped:
+        console.print(f"lines skipped: {lines.skipped:,}", markup=False)
+    console.print(str(stream), markup=False)
+    return 0 if stream.acknowledged == stream.sent and not lines.skipped else 1

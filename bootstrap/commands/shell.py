@@ -1,4 +1,4 @@
-"""python main.py shell: a prompt with the application loaded."""
+"""The command `shell`: a Python prompt with the application loaded."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, select
 
 from bootstrap import storage
-from bootstrap.commands.prompt import Background, Console, complete_names
-from bootstrap.commands.publish import PATIENCE
+from bootstrap.commands.prompt import LoopThread, Prompt, complete_names
+from bootstrap.commands.publish import MAX_WAIT
 from bootstrap.connections import publisher_for
 from bootstrap.discovery import controllers, discover
-from config.settings import shown
+from config.settings import masked
 from core import __version__
 from core.errors import BrokerUnreachableError, MigrationError
 from core.model import Base, Model
@@ -31,12 +31,15 @@ if TYPE_CHECKING:
     from core.router import Router
 
 MAX_HISTORY = 1000
+"""Lines that are kept from one shell to the next."""
 MAX_SHOWN = 8
-DATABASE_PATIENCE = 5.0
+"""Names of models, and of controllers, that are listed at the start."""
+MAX_DATABASE_WAIT = 5.0
+"""Seconds that the database may take to answer before the shell starts without it."""
 
 
 class Shell:
-    """The application, loaded without a worker: ``send``, ``publish`` and ``request`` are names of the prompt's."""
+    """The application, loaded without a worker. The prompt has ``send``, ``publish`` and ``request`` as names."""
 
     def __init__(self, settings: Settings, router: Router, say: Callable[[str], None]) -> None:
         self._settings = settings
@@ -47,9 +50,10 @@ class Shell:
     async def send(
         self, topic: str, payload: Any = b"", *, qos: int = 1, retain: bool = False, properties: Properties | None = None
     ) -> Any:
-        """Run a message through the application in this process; give what its handler returned, or raise what it raised.
+        """Run a message through the application in this process, as ``core.testing.TestClient.send`` does.
 
-        See ``core.testing.TestClient.send``. What it writes to the database stays; what it publishes is shown and not sent.
+        Return what its handler returns, or raise what it raises. What the handler writes to the database stays there. What
+        it publishes is shown, and not sent to the broker.
         """
         try:
             async with TestClient(self._router, timeout=self._settings.handler_timeout) as client:
@@ -66,27 +70,30 @@ class Shell:
     async def publish(
         self, topic: str, payload: Any, *, qos: int = 1, retain: bool = False, properties: Properties | None = None
     ) -> None:
-        """Publish to the broker; see ``core.publisher.publish``. Raises BrokerUnreachableError."""
+        """Publish to the broker, as ``core.publisher.publish`` does. Raise BrokerUnreachableError if it does not answer."""
         await self._connect()
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(MAX_WAIT):
                 await publish(topic, payload, qos=qos, retain=retain, properties=properties)
         except TimeoutError:
-            raise BrokerUnreachableError(f"the message was not acknowledged within {PATIENCE:.0f} s") from None
+            raise BrokerUnreachableError(f"the message was not acknowledged within {MAX_WAIT:.0f} s") from None
 
     async def request(self, topic: str, payload: Any, **how: Any) -> Any:
-        """Ask a device and give its answer; see ``core.request.request``. Raises BrokerUnreachableError."""
+        """Send a request to a device and return its answer, as ``core.request.request`` does.
+
+        Raise BrokerUnreachableError if the settings name an embedded broker and none runs.
+        """
         await self._connect()
         return await request(topic, payload, **how)
 
     async def _connect(self) -> None:
-        """Have this process publish to the broker, to which the first message opens the connection."""
+        """Let this process publish to the broker. The first message opens the connection."""
         if self._publisher is None:
             self._publisher = await publisher_for(self._settings, "shell")
         use_publisher(self._publisher)
 
     async def open(self) -> None:
-        """Bring the tables to where ``run`` would; the shell starts without broker and database too."""
+        """Bring the tables to the state that ``run`` needs. The shell starts without broker and database too."""
         try:
             await self._connect()
         except BrokerUnreachableError as error:
@@ -94,15 +101,15 @@ class Shell:
         if not Model._is_enabled:
             return
         try:
-            async with asyncio.timeout(DATABASE_PATIENCE):
+            async with asyncio.timeout(MAX_DATABASE_WAIT):
                 await storage.prepare(upgrades=self._settings.auto_migrate)
         except MigrationError as error:
-            self._say(f"{error}; the shell starts nevertheless")
-        except Exception as error:  # noqa: BLE001 - whatever a driver raises is told
-            self._say(f"{storage.cannot_be_used(error)}; the shell starts nevertheless")
+            self._say(f"{error}; the shell starts all the same")
+        except Exception as error:  # noqa: BLE001 - whatever a driver raises is shown
+            self._say(f"{storage.unusable(error)}; the shell starts all the same")
 
     async def close(self) -> None:
-        """Let go of broker and database."""
+        """Close the connections to the broker and to the database."""
         use_publisher(None)
         if self._publisher is not None:
             await self._publisher.stop()
@@ -110,18 +117,19 @@ class Shell:
 
 
 def shell(settings: Settings, say: Callable[[str], None]) -> int:
-    """Run the prompt, or what standard input has; give the exit code. Raises StartError.
+    """Open the prompt. If standard input is no terminal, run it as a script instead. Return the exit code.
 
-    Where standard input is no terminal, the first statement that raises ends it with 1.
+    The first statement of a script that raises ends it, and makes the exit code 1. Raise StartError if the application
+    cannot be loaded.
     """
     logging.basicConfig(level="WARNING", format="%(levelname)s: %(message)s")
-    # What a handler raises is shown as what send raises.
+    # What a handler raises is shown because send raises it, and need not be logged too.
     logging.getLogger("routemq.delivery.failures").disabled = True
     storage.configure(settings)
     router = discover()
     models = {mapper.class_.__name__: mapper.class_ for mapper in Base.registry.mappers}
     handlers = {controller.__name__: controller for controller in controllers()}
-    this = Shell(settings, router, say)
+    application = Shell(settings, router, say)
     names: dict[str, Any] = {
         **models,
         **handlers,
@@ -130,33 +138,38 @@ def shell(settings: Settings, say: Callable[[str], None]) -> int:
         "Model": Model,
         "select": select,
         "func": func,
-        "publish": this.publish,
-        "request": this.request,
-        "send": this.send,
+        "publish": application.publish,
+        "request": application.request,
+        "send": application.send,
         "__name__": "__console__",
     }
-    background = Background()
+    loop = LoopThread()
     try:
-        background.run(this.open())
-        console = Console(names, background)
+        loop.run(application.open())
+        prompt = Prompt(names, loop)
         if not sys.stdin.isatty():
-            return console.run_script(sys.stdin.read())
-        with _history(names):
-            console.interact(banner=_banner(settings, models, handlers), exitmsg="")
+            return prompt.run_script(sys.stdin.read())
+        with _line_editing(names):
+            prompt.interact(banner=_banner(settings, models, handlers), exitmsg="")
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     finally:
-        background.run(this.close())
-        background.stop()
+        loop.run(application.close())
+        loop.stop()
     return 0
 
 
 def _banner(settings: Settings, models: dict[str, Any], handlers: dict[str, Any]) -> str:
-    database = shown("database_url", settings.database_url) or "no database"
+    database = masked("database_url", settings.database_url) or "no database"
     return (
-        f"RouteMQ {__version__} on {database}; await works here, Ctrl-C stops a statement, Ctrl-D ends\n"
-        f"there are Model, select, func, settings, router; models {_listed(models)}; controllers {_listed(handlers)}\n"
-        "await send(topic, payload) runs a message through the application here, publish and request go to the broker"
+        f"RouteMQ {__version__}\n"
+        f"  database     {database}\n"
+        f"  models       {_listed(models)}\n"
+        f"  controllers  {_listed(handlers)}\n"
+        "  more names   Model, select, func, settings, router\n"
+        "You can use await. Ctrl-C stops a statement, and Ctrl-D ends the shell.\n"
+        "await send(topic, payload) runs a message through the application in this process.\n"
+        "await publish(topic, payload) and await request(topic, payload) send one to the broker."
     )
 
 
@@ -167,8 +180,8 @@ def _listed(names: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _history(names: dict[str, Any]) -> Iterator[None]:
-    """Complete names by Tab, and keep the lines from one shell to the next, where Python was built with readline."""
+def _line_editing(names: dict[str, Any]) -> Iterator[None]:
+    """Let the Tab key complete ``names``, and keep the lines for the next shell, if Python was built with readline."""
     complete_names(names)
     try:
         import readline  # noqa: PLC0415 - not on all platforms
@@ -177,7 +190,7 @@ def _history(names: dict[str, Any]) -> Iterator[None]:
         return
     file = storage.FOLDER / "shell_history"
     file.parent.mkdir(parents=True, exist_ok=True)
-    # For its owner alone: a line may hold a password.
+    # Only its owner may read it, because a line may hold a password.
     file.touch(mode=0o600)
     readline.read_history_file(file)
     readline.set_history_length(MAX_HISTORY)

@@ -1,1 +1,1 @@
-"""Tests of applications in pytest: the plugin and its clean databases."""
+"""The pytest plugin for tests of applications, and its clean databases."""

@@ -1,4 +1,4 @@
-"""Clean databases for tests: each is a copy of one that was set up once."""
+"""Clean databases for tests. Each is a copy of a template that was set up once."""
 
 from __future__ import annotations
 
@@ -22,42 +22,42 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 
-AHEAD = 4
-"""Copies of a PostgreSQL database that are made before they are asked for."""
+MAX_AHEAD = 4
+"""Copies of a PostgreSQL database that are made before a test asks for them."""
 
 
-class Clones(Protocol):
-    """Where clean databases come from."""
+class CleanDatabases(Protocol):
+    """Lends a clean database to each test."""
 
     def take(self) -> str:
-        """Give the URL of a clean database."""
+        """Return the URL of a clean database."""
 
     def give_back(self, url: str) -> None:
-        """Take note that the database at ``url`` is not used any more: its connections are closed."""
+        """Remove the database at ``url``. The test has closed its connections."""
 
     def close(self) -> None:
-        """Remove everything."""
+        """Remove everything that is left."""
 
 
-class SqliteClones:
-    """Copies of a SQLite file in ``folder``."""
+class SqliteCopies:
+    """Copies of a SQLite file in ``folder``. ``set_up`` makes the tables of the template at a URL."""
 
     def __init__(self, folder: Path, set_up: Callable[[str], Awaitable[None]]) -> None:
         self._folder = folder
         self._template = folder / "template.db"
         self._number = 0
 
-        async def made() -> None:
+        async def make_template() -> None:
             await set_up(self._url(self._template))
 
-        asyncio.run(made())
+        asyncio.run(make_template())
 
     @staticmethod
     def _url(file: Path) -> str:
         return f"sqlite+aiosqlite:///{file}"
 
     def take(self) -> str:
-        """Give the URL of a copy."""
+        """Make a copy and return its URL."""
         self._number += 1
         file = self._folder / f"test-{self._number}.db"
         shutil.copyfile(self._template, file)
@@ -70,14 +70,14 @@ class SqliteClones:
             Path(name).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Have nothing to do: the folder is the test run's."""
+        """Do nothing. The folder belongs to the test run, and pytest removes it."""
 
 
-class PostgresClones:
+class PostgresCopies:
     """Copies of a template database on the PostgreSQL server of ``url``, whose user may create databases.
 
-    The next few copies are made while a test runs, by a thread with connections of its own: making one takes PostgreSQL as
-    long as it takes the disk to have it.
+    ``set_up`` makes the tables of the template at a URL. A copy takes time, because PostgreSQL waits for the disk. So the
+    next few copies are made while a test runs, by a thread with connections of its own.
     """
 
     def __init__(self, url: str, set_up: Callable[[str], Awaitable[None]]) -> None:
@@ -87,13 +87,13 @@ class PostgresClones:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="clean databases", daemon=True)
         self._thread.start()
-        self._engine: AsyncEngine = create_async_engine(self._server, isolation_level="AUTOCOMMIT", pool_size=AHEAD)
+        self._engine: AsyncEngine = create_async_engine(self._server, isolation_level="AUTOCOMMIT", pool_size=MAX_AHEAD)
         self._ready: deque[Any] = deque()
         self._dropped: list[Any] = []
-        self._call(self._make(f"{self._prefix}_template"))
+        self._call(self._create(f"{self._prefix}_template"))
         self._call(set_up(self._url(f"{self._prefix}_template")))
-        for _ in range(AHEAD):
-            self._prepare()
+        for _ in range(MAX_AHEAD):
+            self._copy_ahead()
 
     def _url(self, database: str) -> str:
         return self._server.set(database=database).render_as_string(hide_password=False)
@@ -104,7 +104,7 @@ class PostgresClones:
     def _start(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    async def _make(self, name: str, template: str = "template1") -> str:
+    async def _create(self, name: str, template: str = "template1") -> str:
         async with self._engine.connect() as connection:
             await connection.execute(text(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'))
         return name
@@ -113,23 +113,23 @@ class PostgresClones:
         async with self._engine.connect() as connection:
             await connection.execute(text(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
 
-    def _prepare(self) -> None:
+    def _copy_ahead(self) -> None:
         self._number += 1
-        self._ready.append(self._start(self._make(f"{self._prefix}_{self._number}", f"{self._prefix}_template")))
+        self._ready.append(self._start(self._create(f"{self._prefix}_{self._number}", f"{self._prefix}_template")))
 
     def take(self) -> str:
-        """Give the URL of a copy, and have another one made."""
+        """Return the URL of a copy, and start to make another one."""
         name = self._ready.popleft().result()
-        self._prepare()
+        self._copy_ahead()
         return self._url(name)
 
     def give_back(self, url: str) -> None:
-        """Have the copy dropped."""
+        """Start to drop the copy."""
         self._dropped = [drop for drop in self._dropped if not drop.done()]
         self._dropped.append(self._start(self._drop(make_url(url).database or "")))
 
     def close(self) -> None:
-        """Drop the template, and the copies that nobody has taken."""
+        """Drop the template and the copies that no test has taken."""
         while self._ready:
             with suppress(Exception):
                 self.give_back(self._url(self._ready.popleft().result()))
@@ -143,6 +143,6 @@ class PostgresClones:
         self._loop.close()
 
 
-def clones(url: str, folder: Path, set_up: Callable[[str], Awaitable[None]]) -> Clones:
-    """Give where clean databases come from: for an empty ``url`` SQLite files in ``folder``."""
-    return PostgresClones(url, set_up) if url.startswith("postgresql") else SqliteClones(folder, set_up)
+def clean_databases(url: str, folder: Path, set_up: Callable[[str], Awaitable[None]]) -> CleanDatabases:
+    """Return copies on the PostgreSQL server of ``url``, or copies of a SQLite file in ``folder`` if ``url`` is empty."""
+    return PostgresCopies(url, set_up) if url.startswith("postgresql") else SqliteCopies(folder, set_up)

@@ -35,20 +35,16 @@ class About:
     description: str = ""
 
 
-def describe(router: Router, about: About, server: Server, *, group: str | None = None) -> dict[str, Any]:
-    """Return the document for the routes of ``router``. It holds JSON values only, and is the same for the same routes.
-
-    ``group`` is the name of the workers' shared subscription, if they have one.
-    """
-    return _Document(router, about, server, group).write()
+def describe(router: Router, about: About, server: Server) -> dict[str, Any]:
+    """Return the document for the routes of ``router``. It holds JSON values only, and is the same for the same routes."""
+    return _Document(router, about, server).write()
 
 
 class _Document:
-    def __init__(self, router: Router, about: About, server: Server, group: str | None) -> None:
+    def __init__(self, router: Router, about: About, server: Server) -> None:
         self._routes = router.routes
         self._about = about
         self._server = server
-        self._group = group
         self._channels: dict[str, Any] = {}
         self._operations: dict[str, Any] = {}
         self._by_address: dict[str, str] = {}
@@ -94,7 +90,7 @@ class _Document:
         message = _message_name(payload, key)
         self._channels[channel] = {
             "address": where,
-            "description": f"Subscribed to as `{self._subscription(route)}`.",
+            "description": f"Subscribed to as `{route.pattern.topic_filter}`.",
             **({"parameters": parameters} if parameters else {}),
             "messages": {
                 message: {
@@ -113,17 +109,10 @@ class _Document:
             **({"summary": summary} if summary else {}),
             **({"description": description} if description else {}),
             "messages": [_to("channels", channel, "messages", message)],
-            "bindings": {"mqtt": self._binding(route)},
+            "bindings": {"mqtt": {"qos": route.options.qos, "retain": False, "bindingVersion": BINDING}},
             **_extensions(route),
         }
         return key
-
-    def _subscription(self, route: Route) -> str:
-        return f"$share/{self._group}/{route.pattern.topic_filter}" if self._group else route.pattern.topic_filter
-
-    def _binding(self, route: Route) -> dict[str, Any]:
-        shared = {"x-shared-group": self._group} if self._group else {}
-        return {"qos": route.options.qos, "retain": False, **shared, "bindingVersion": BINDING}
 
     # -- replies -------------------------------------------------------------------------------------------------------
 

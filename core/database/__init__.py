@@ -1,1 +1,1 @@
-"""The database: engine, sessions and what an error means."""
+"""The database: its engine, sessions and transactions, statements and migrations, and what an error means."""

@@ -1,4 +1,4 @@
-"""The database in use."""
+"""The configured database of the running application."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ if TYPE_CHECKING:
 
 
 class _InUse:
-    """The configured database, and those configured before it, whose connections are still to be closed."""
+    """The database that an application uses.
+
+    - ``database``: the configured database. None disables the database.
+    - ``retired``: the databases that were configured before it. Their connections are still to be closed.
+    - ``warned``: the calls for which a warning says that the database is disabled.
+    """
 
     def __init__(self) -> None:
         self.database: Database | None = None
         self.retired: list[Database] = []
-        self.told: set[str] = set()
+        self.warned: set[str] = set()
 
 
 DATABASE = Part(_InUse)
@@ -30,11 +35,11 @@ def configure(database: Database | None) -> None:
     if in_use.database is not None:
         in_use.retired.append(in_use.database)
     in_use.database = database
-    in_use.told.clear()
+    in_use.warned.clear()
 
 
 async def close() -> None:
-    """Close all connections, and disable the database."""
+    """Close the connections of all databases that were configured, and disable the database."""
     configure(None)
     in_use = current()[DATABASE]
     while in_use.retired:
@@ -42,21 +47,21 @@ async def close() -> None:
 
 
 def configured() -> Database:
-    """Return the configured database. Raise DatabaseDisabledError where there is none."""
+    """Return the configured database. Raise DatabaseDisabledError if there is none."""
     found = current()[DATABASE].database
     if found is None:
-        raise DatabaseDisabledError("no database is configured; set DATABASE_URL, or call Model.configure(url)")
+        raise DatabaseDisabledError("no database is configured. Set DATABASE_URL, or call Model.configure(url)")
     return found
 
 
 def configured_or_none() -> Database | None:
-    """Return the configured database; None while it is disabled."""
+    """Return the configured database. Return None while the database is disabled."""
     return current()[DATABASE].database
 
 
-def tell_once(call: str) -> bool:
-    """Return whether ``call`` is the first of its kind that met a disabled database."""
-    told = current()[DATABASE].told
-    first = call not in told
-    told.add(call)
+def is_first_without_database(call: str) -> bool:
+    """Return whether ``call`` meets a disabled database for the first time since the database was configured."""
+    warned = current()[DATABASE].warned
+    first = call not in warned
+    warned.add(call)
     return first

@@ -1,4 +1,4 @@
-"""The configured database: its engine, and sessions on it."""
+"""A database: its engine with a pool of connections, and sessions on it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 
+from core.database.fault import Fault, fault_of
 from core.database.pool import PoolOptions
 from core.database.statements.gather import Gather
 from core.database.url import check_url
@@ -20,18 +21,25 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from sqlalchemy import MetaData
-    from sqlalchemy.engine import Connection, Dialect
+    from sqlalchemy.engine import Connection, Dialect, ExceptionContext
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 SQLITE_BUSY_TIMEOUT = 10.0
 """Seconds that a statement waits for another connection's transaction on the same SQLite file."""
+READ_ONLY = "25006"
+"""The SQLSTATE of a statement that writes, on a standby."""
 _CREATE_TABLES_LOCK = 0x526F7574654D51
+"""Key of PostgreSQL's advisory lock that one process at a time holds while it creates tables."""
 
 
 class Database:
-    """One database: an engine with its pool, made without connecting.
+    """A database at a URL: an engine, its pool, and what gathers statements. It connects with the first statement.
 
-    ``echo`` logs each statement. Raise SettingsError for a URL that cannot be right.
+    - ``url``: the URL of the database, with an asynchronous driver.
+    - ``pool``: the options of the pool of connections.
+    - ``echo``: whether each statement is logged.
+
+    Raise SettingsError for a URL that cannot be used.
     """
 
     def __init__(self, url: str, pool: PoolOptions | None = None, *, echo: bool = False) -> None:
@@ -40,7 +48,7 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         options: dict[str, Any] = {"echo": echo, "pool_recycle": int(pool.pool_recycle)}
         if self.is_sqlite and self.url.database in {None, "", ":memory:"}:
-            # Each connection to ":memory:" would be a database of its own.
+            # With a pool of several connections, each would be a database of its own in memory.
             options["poolclass"] = StaticPool
         else:
             options |= {
@@ -56,8 +64,10 @@ class Database:
         self.engine: AsyncEngine = create_async_engine(self.url, **options)
         self.session = async_sessionmaker(self.engine, expire_on_commit=False)
         event.listen(self.engine.sync_engine, "do_connect", _connect)
+        event.listen(self.engine.sync_engine, "handle_error", _throw_away)
         if self.is_sqlite:
             _listen_sqlite(self.engine)
+        # Gathered calls need the rows of an INSERT of many back in the order of their values.
         self.gathers = bool(self.engine.dialect.insert_executemany_returning_sort_by_parameter_order)
         self.writes = Gather(self.writing)
         self.reads = Gather(self.session)
@@ -65,9 +75,10 @@ class Database:
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncSession]:
-        """Give a session in a transaction that commits at the end of the block, or rolls back if it raises.
+        """Open a session in a transaction. It commits at the end of the block, and rolls back if the block raises.
 
-        SQLite takes one writer at a time, and waits by polling: here writers of this process queue up instead.
+        SQLite allows one writer at a time, and the others poll until it has ended. Therefore the writers of this process
+        wait for a lock instead.
         """
         if not self.is_sqlite:
             async with self.session() as session, session.begin():
@@ -80,17 +91,17 @@ class Database:
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
-        """Give a connection in a transaction that commits at the end of the block, or rolls back if it raises."""
+        """Open a connection in a transaction. It commits at the end of the block, and rolls back if the block raises."""
         async with self.writing() as session:
             yield await session.connection()
 
     async def ping(self) -> None:
-        """Ask the database for a sign of life. Raises what the driver raises."""
+        """Check that the database answers. Raise the driver's error if it does not."""
         async with self.engine.connect() as connection:
             await connection.execute(text("SELECT 1"))
 
     async def create_tables(self, *metadatas: MetaData) -> None:
-        """Create the tables that are missing; safe when several processes do it at once."""
+        """Create the tables that are missing. Several processes may do so at the same time."""
         async with self.begin() as connection:
             if self.url.get_backend_name() == "postgresql":
                 await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CREATE_TABLES_LOCK})
@@ -98,7 +109,7 @@ class Database:
                 await connection.run_sync(metadata.create_all)
 
     async def close(self) -> None:
-        """Finish what is gathered in this event loop, and close all connections."""
+        """Carry out the gathered calls of this event loop, and close all connections."""
         await self.writes.idle()
         await self.reads.idle()
         await self.engine.dispose()
@@ -108,30 +119,39 @@ class Database:
 
 
 async def enforce_foreign_keys(connection: AsyncConnection, *, on: bool) -> None:
-    """Have SQLite enforce foreign keys on ``connection``, or not; only between transactions is it heard."""
-    # Past SQLAlchemy, which would begin a transaction.
+    """Turn SQLite's enforcement of foreign keys on ``connection`` on or off. It has no effect within a transaction."""
+    # The statement bypasses SQLAlchemy, which would begin a transaction first.
     driver = (await connection.get_raw_connection()).driver_connection
     if driver is not None:
         await (await driver.execute(f"PRAGMA foreign_keys={'ON' if on else 'OFF'}")).close()
 
 
 def _connect(dialect: Dialect, record: object, arguments: list[Any], options: dict[str, Any]) -> object:
-    """Connect, and say of a failure that the database had it: a handler's own ConnectionRefusedError looks the same."""
+    """Connect to the database. Raise DatabaseUnreachableError for an OSError, which a handler's own code may raise too."""
     try:
         return dialect.connect(*arguments, **options)
-    except OSError as error:
+    except Exception as error:
+        # What keeps a connection from being made is never a message's: no primary yet, a pooler that is full, a broken line.
+        if fault_of(error) is not Fault.MESSAGE:
+            raise
         raise DatabaseUnreachableError(f"the database cannot be reached: {one_line(error)}") from error
 
 
-def _listen_sqlite(engine: AsyncEngine) -> None:
-    """Have SQLite's transactions begin with the first statement, as writers where that writes (IMMEDIATE).
+def _throw_away(context: ExceptionContext) -> None:
+    """Have the pool throw its connections away where the server has become a standby: others lead to the primary."""
+    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
+        context.is_disconnect = True
 
-    A transaction that begins as a reader and writes later fails at once if another one wrote meanwhile.
+
+def _listen_sqlite(engine: AsyncEngine) -> None:
+    """Begin SQLite's transactions with their first statement, and as a writer (IMMEDIATE) if that statement writes.
+
+    A transaction that begins as a reader and writes later fails at once if another one has written meanwhile.
     """
 
     @event.listens_for(engine.sync_engine, "connect")
     def connect(connection: Any, record: object) -> None:
-        # The driver would begin transactions by its own rules.
+        # Otherwise the driver would begin transactions by its own rules.
         connection.isolation_level = None
         cursor = connection.cursor()
         try:
@@ -140,13 +160,13 @@ def _listen_sqlite(engine: AsyncEngine) -> None:
             cursor.execute("PRAGMA foreign_keys=ON")
             cursor.close()
         except BaseException:
-            # The pool has not taken it yet and would leave it, and its thread, behind.
+            # The pool does not have the connection yet, and would not close it and its thread.
             connection.close()
             raise
 
     @event.listens_for(engine.sync_engine, "invalidate")
     def invalidate(connection: Any, record: object, exception: BaseException | None) -> None:
-        # Closing is not enough: SQLite keeps the transaction, and its lock, while the cursor of a cancelled call exists.
+        # Closing is not enough. SQLite keeps the transaction and its lock while the cursor of a cancelled call exists.
         if exception is not None:
             with suppress(Exception):
                 connection.rollback()

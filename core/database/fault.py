@@ -1,4 +1,4 @@
-"""Tells what kind of failure an exception is: the infrastructure's, or the message's own."""
+"""Whose fault an exception is: the message's own or the infrastructure's."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from core.errors import BrokerUnreachableError, CounterUnreachableError, Databas
 
 
 class Fault(Enum):
-    """Whose fault a failure is, which says what helps.
+    """Whose fault a failure is, and so what helps against it.
 
-    ``MESSAGE``: the message's or the handler's own; running it again helps at most a few times. ``AGAIN``: a transaction
-    lost against another one; running it again at once helps. ``INFRASTRUCTURE``: the database is away, full or
-    overloaded, or the broker or Redis is away; waiting helps. ``SETUP``: wrong password, unknown database; a person helps.
+    - ``MESSAGE``: the message or its handler is at fault. A few attempts may help, more of them do not.
+    - ``AGAIN``: a transaction lost against another one. It helps to run it again at once.
+    - ``INFRASTRUCTURE``: the database, the broker or Redis is away, or the database is full or overloaded. It helps to wait.
+    - ``SETUP``: a password is wrong, or a database does not exist. A person has to mend that.
     """
 
     MESSAGE = "message"
@@ -25,7 +26,7 @@ class Fault(Enum):
     SETUP = "setup"
 
 
-# PostgreSQL's error codes, appendix A of its documentation; two characters stand for a whole class.
+# PostgreSQL's error codes, from appendix A of its documentation. Two characters stand for a whole class.
 _SQLSTATES = {
     "08": Fault.INFRASTRUCTURE,  # connection exceptions
     "53": Fault.INFRASTRUCTURE,  # insufficient resources: disk full, too many connections
@@ -34,10 +35,14 @@ _SQLSTATES = {
     "57P03": Fault.INFRASTRUCTURE,  # cannot_connect_now
     "57P05": Fault.INFRASTRUCTURE,  # idle_session_timeout
     "58": Fault.INFRASTRUCTURE,  # system errors: input and output
-    "25006": Fault.INFRASTRUCTURE,  # read_only_sql_transaction: a standby, until the fail-over is through
+    "25006": Fault.INFRASTRUCTURE,  # read_only_sql_transaction: a standby, until it takes over
+    "57014": Fault.INFRASTRUCTURE,  # query_canceled: statement_timeout, mostly behind a lock
+    "55P03": Fault.INFRASTRUCTURE,  # lock_not_available: somebody holds the table, a migration for instance
+    "25P03": Fault.INFRASTRUCTURE,  # idle_in_transaction_session_timeout
+    "26000": Fault.INFRASTRUCTURE,  # invalid_sql_statement_name: a pooler gave the connection to another server session
+    "42P05": Fault.INFRASTRUCTURE,  # duplicate_prepared_statement: likewise
     "40001": Fault.AGAIN,  # serialization_failure
     "40P01": Fault.AGAIN,  # deadlock_detected
-    "55P03": Fault.AGAIN,  # lock_not_available
     "28": Fault.SETUP,  # invalid authorization
     "3D000": Fault.SETUP,  # invalid_catalog_name: no such database
 }
@@ -68,35 +73,38 @@ _MYSQL = {
     2006: Fault.INFRASTRUCTURE,
     2013: Fault.INFRASTRUCTURE,
 }
-# Of several failures that came together, the one decides that leaves the most hope for the message.
-_HOPE = (Fault.INFRASTRUCTURE, Fault.SETUP, Fault.AGAIN)
-_DEEPEST = 10
-_AWAY = (DatabaseUnreachableError, PoolTimeoutError, BrokerUnreachableError, CounterUnreachableError)
+# The faults that leave hope for a message, the most hopeful one first. The first one in an exception group decides.
+_HOPEFUL = (Fault.INFRASTRUCTURE, Fault.SETUP, Fault.AGAIN)
+_MAX_DEPTH = 10
+_UNREACHABLE = (DatabaseUnreachableError, PoolTimeoutError, BrokerUnreachableError, CounterUnreachableError)
 
 
 def fault_of(error: BaseException) -> Fault:
-    """Give whose fault ``error`` is. Looks through exception groups and explicit causes (``raise ... from ...``)."""
-    return _fault_of(error, _DEEPEST)
+    """Return whose fault ``error`` is.
+
+    The members of an exception group and explicit causes (``raise ... from ...``) count too, ten levels deep at most.
+    """
+    return _fault_of(error, _MAX_DEPTH)
 
 
 def _fault_of(error: BaseException, depth: int) -> Fault:
-    if isinstance(error, _AWAY):
+    if isinstance(error, _UNREACHABLE):
         return Fault.INFRASTRUCTURE
     if isinstance(error, DBAPIError):
         fault = _of_driver(error.orig)
-        # An authentication that failed also invalidates its connection, so the code is asked first.
+        # A failed authentication invalidates its connection too, so the code decides first.
         return Fault.INFRASTRUCTURE if fault is Fault.MESSAGE and error.connection_invalidated else fault
     fault = _of_driver(error)
     if fault is not Fault.MESSAGE or depth == 0:
         return fault
     if isinstance(error, BaseExceptionGroup):
         faults = {_fault_of(member, depth - 1) for member in error.exceptions}
-        return next((fault for fault in _HOPE if fault in faults), Fault.MESSAGE)
+        return next((fault for fault in _HOPEFUL if fault in faults), Fault.MESSAGE)
     return _fault_of(error.__cause__, depth - 1) if error.__cause__ is not None else Fault.MESSAGE
 
 
 def _of_driver(error: BaseException | None) -> Fault:
-    """Give whose fault an error of a driver is, by the code it carries."""
+    """Return whose fault a driver's error is, by its error code. An error without a known code is the message's fault."""
     sqlstate = getattr(error, "sqlstate", None)
     if isinstance(sqlstate, str):
         return _SQLSTATES.get(sqlstate) or _SQLSTATES.get(sqlstate[:2]) or Fault.MESSAGE

@@ -7,7 +7,7 @@ from typing import TypedDict
 
 
 class Pool(TypedDict, total=False):
-    """What ``Model.configure`` takes for the pool; see PoolOptions."""
+    """The options of the pool that ``Model.configure`` takes. PoolOptions explains them."""
 
     pool_size: int
     max_overflow: int
@@ -17,12 +17,12 @@ class Pool(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class PoolOptions:
-    """How many connections are kept, and for how long. Times are in seconds.
+    """How many connections a pool keeps, and for how long. Times are in seconds.
 
-    - ``pool_size``: connections that are kept.
-    - ``max_overflow``: connections that are made beyond those when all are taken.
-    - ``pool_timeout``: how long a caller waits for one.
-    - ``pool_recycle``: the age from which a connection is replaced.
+    - ``pool_size``: the number of connections that are kept.
+    - ``max_overflow``: the number of connections that are made beyond those while all are in use.
+    - ``pool_timeout``: how long a caller waits for a connection before it gets an error.
+    - ``pool_recycle``: the age at which a connection is replaced.
     """
 
     pool_size: int = 10

@@ -1,11 +1,11 @@
-"""The transaction that surrounds the running code, if there is one, and what its calls go through."""
+"""The transaction that surrounds the running code, and the sessions that its calls use."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from core.database.current import configured
 
@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
 
 class _Transaction:
-    """An open ``transaction()``: its session, which one task at a time may use; or one handler's part of a unit of work."""
+    """A block of ``transaction()``, or one handler's part of a unit of work.
+
+    - ``session``: the session of the transaction.
+    - ``lock``: held by the task that uses the session, which is one task at a time.
+    - ``open``: False from the end of the block on.
+    - ``unit``: the unit of work. None for a block of ``transaction()``.
+    - ``sessions``: the sessions that the handler opened on the unit's connection.
+    """
 
     __slots__ = ("lock", "open", "session", "sessions", "unit")
 
@@ -31,38 +38,45 @@ class _Transaction:
         self.sessions: list[SavepointSession] = []
 
     def own_session(self) -> SavepointSession | None:
-        """Give the session that the handler has open, and with it the connection."""
-        return next((session for session in self.sessions if session.open_), None)
+        """Return the open session of the handler, which holds the connection. Return None if no session is open."""
+        return next((session for session in self.sessions if session.is_open), None)
+
+
+class Gathers(NamedTuple):
+    """What the calls of the running code are gathered by: one ``Gather`` for writes, and one for reads."""
+
+    writes: Gather
+    reads: Gather
 
 
 _surrounding: ContextVar[_Transaction | None] = ContextVar("routemq_transaction", default=None)
 
 
-def _find() -> _Transaction | None:
+def _surrounding_transaction() -> _Transaction | None:
     transaction = _surrounding.get()
-    # A task outlives the transaction it was started in: its calls are its own from then on.
+    # A task may outlive the transaction in which it was started. Its calls are no part of a transaction from then on.
     return transaction if transaction is not None and transaction.open else None
 
 
 def is_surrounded() -> bool:
-    """Say whether the running code is within a transaction, which commits what it writes."""
-    return _find() is not None
+    """Return whether the running code is within a transaction, which commits what the code writes."""
+    return _surrounding_transaction() is not None
 
 
-def gathers() -> tuple[Gather, Gather] | None:
-    """Give what gathers the writes and reads of the running code; None where its calls go one by one."""
-    outer = _find()
+def gathers() -> Gathers | None:
+    """Return what gathers the calls of the running code. Return None if each of its calls is a statement by itself."""
+    outer = _surrounding_transaction()
     if outer is None:
-        database_ = configured()
-        return (database_.writes, database_.reads) if database_.gathers else None
+        database = configured()
+        return Gathers(database.writes, database.reads) if database.gathers else None
     if outer.unit is None or outer.own_session() is not None:
         return None
-    return outer.unit.writes, outer.unit.reads
+    return Gathers(outer.unit.writes, outer.unit.reads)
 
 
 async def get_session() -> AsyncSession:
-    """Give a new session, which the caller commits and closes; within a unit of work one on its connection."""
-    outer = _find()
+    """Return a new session, which the caller commits and closes. Within a unit of work it is on the unit's connection."""
+    outer = _surrounding_transaction()
     if outer is None or outer.unit is None:
         return configured().session()
     made = await outer.unit.open_session()
@@ -71,7 +85,10 @@ async def get_session() -> AsyncSession:
 
 
 class PartOf:
-    """Has the calls of a block, one handler's, join ``unit``; sessions that it left open are closed at the end."""
+    """A block whose calls are part of ``unit``: the run of one handler.
+
+    At its end, the sessions that the handler left open are closed.
+    """
 
     __slots__ = ("_part", "_token")
 
@@ -85,17 +102,17 @@ class PartOf:
         self._part.open = False
         _surrounding.reset(self._token)
         for session in self._part.sessions:
-            if session.open_:
+            if session.is_open:
                 await session.close()
 
 
 @asynccontextmanager
 async def transaction() -> AsyncIterator[AsyncSession]:
-    """Give the session of a transaction that the block's calls join, in this task and in those it starts.
+    """Open a transaction that the block's calls join, in this task and in those that it starts. Yield its session.
 
-    It commits at the end of the block and rolls back if that raises. Within another one it is a savepoint of that.
+    It commits at the end of the block, and rolls back if the block raises. Within another transaction it is a savepoint.
     """
-    outer = _find()
+    outer = _surrounding_transaction()
     if outer is None:
         async with configured().writing() as session, _surround(session):
             yield session
@@ -121,11 +138,11 @@ async def _surround(session: AsyncSession) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def writing() -> AsyncIterator[AsyncSession]:
-    """Give a session for one call that writes: of the surrounding transaction, or in one of its own.
+    """Yield a session for one call that writes: that of the surrounding transaction, or one in a transaction of its own.
 
-    Within a transaction the call is a savepoint, so that an error that the caller catches leaves the rest standing.
+    Within a transaction the call is a savepoint. So an error that the caller catches does not undo the other calls.
     """
-    outer = _find()
+    outer = _surrounding_transaction()
     if outer is None:
         async with configured().writing() as session:
             yield session
@@ -142,8 +159,8 @@ async def writing() -> AsyncIterator[AsyncSession]:
 
 @asynccontextmanager
 async def reading() -> AsyncIterator[AsyncSession]:
-    """Give a session for one call that reads: of the surrounding transaction, or one of its own."""
-    outer = _find()
+    """Yield a session for one call that reads: that of the surrounding transaction, or one of its own."""
+    outer = _surrounding_transaction()
     if outer is None:
         async with configured().session() as session:
             yield session

@@ -1,4 +1,4 @@
-"""One transaction that many handlers share: what they write is committed together, or not at all."""
+"""A unit of work: one transaction that many handlers share. What they write is committed together, or not at all."""
 
 from __future__ import annotations
 
@@ -15,30 +15,33 @@ if TYPE_CHECKING:
 
 
 class SavepointSession(AsyncSession):
-    """A session on the unit's connection: its ``commit()`` releases a savepoint, the real commit is the unit's.
+    """A session on the connection of ``unit``. Its ``commit()`` releases a savepoint. The unit commits in the end.
 
-    While it is open the other handlers wait for the connection.
+    While ``is_open`` holds, the other handlers wait for the connection.
     """
 
     unit: UnitOfWork
-    open_ = True
+    is_open = True
 
     async def close(self) -> None:
-        """Roll back what was not committed, and let the others on."""
+        """Roll back what was not committed, and let the other handlers use the connection."""
         try:
             await super().close()
         finally:
-            if self.open_:
-                self.open_ = False
+            if self.is_open:
+                self.is_open = False
                 self.unit.lock.release()
 
 
 class UnitOfWork:
     """The transaction of ``session``, whose connection one statement at a time may use.
 
-    Calls of all handlers that wait together go out together. With ``savepoints`` each gather is within one, so that an
-    error which a handler catches leaves the rest standing; without them, which is cheaper, such an error spoils the whole:
-    ``spoilt`` says so. Instances are detached at once: what a handler changes on them is its own.
+    - ``savepoints``: whether each gather is within a savepoint. Then an error that a handler catches does not undo the
+      rest. Without savepoints, which is cheaper, such an error spoils the transaction.
+    - ``spoilt``: whether a statement failed without a savepoint.
+
+    The calls of all handlers that wait at the same moment are gathered. Instances are detached from the session at once,
+    so that what a handler changes on them is not written.
     """
 
     def __init__(self, session: AsyncSession, *, savepoints: bool) -> None:
@@ -51,7 +54,7 @@ class UnitOfWork:
 
     @asynccontextmanager
     async def statement(self) -> AsyncIterator[AsyncSession]:
-        """Give the session for one statement, or one gather."""
+        """Yield the session for one statement, or for one gather."""
         async with self.lock:
             if self._savepoints:
                 async with self.session.begin_nested():
@@ -66,7 +69,7 @@ class UnitOfWork:
             self.session.expunge_all()
 
     async def open_session(self) -> SavepointSession:
-        """Give a session of a handler's own, which the handler commits and closes."""
+        """Return a session on the unit's connection, which a handler commits and closes."""
         await self.lock.acquire()
         try:
             connection: Any = await self.session.connection()
@@ -78,6 +81,6 @@ class UnitOfWork:
         return made
 
     async def end(self) -> None:
-        """Wait until nothing is under way on the connection."""
+        """Wait until no gathered call is under way on the connection."""
         await self.writes.idle()
         await self.reads.idle()

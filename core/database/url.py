@@ -1,4 +1,4 @@
-"""Database URLs: which ones can be used."""
+"""Database URLs, and which of them can be used."""
 
 from __future__ import annotations
 
@@ -23,36 +23,39 @@ _ASYNC_URLS = {
 
 
 def check_url(text: str) -> URL:
-    """Parse a database URL. Raises SettingsError, which never shows the password, for one that cannot be used."""
+    """Return the database URL ``text`` parsed, and make the folder of a SQLite file.
+
+    Raise SettingsError for a URL that cannot be used. The error never shows the password.
+    """
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
         shown = text.rpartition("@")[2] if "@" in text else text
         raise SettingsError(
-            f"DATABASE_URL={shown}: not a URL; write for instance sqlite+aiosqlite:///storage/routemq.db or "
+            f"DATABASE_URL={shown} is not a URL. Write for instance sqlite+aiosqlite:///storage/routemq.db or "
             "postgresql+asyncpg://user:password@host/database"
         ) from None
     shown = url.render_as_string(hide_password=True)
     if url.drivername in _ASYNC_URLS:
         raise SettingsError(
-            f"DATABASE_URL={shown}: this names no asynchronous driver; write {_ASYNC_URLS[url.drivername]}://..."
+            f"DATABASE_URL={shown} does not name an asynchronous driver. Write {_ASYNC_URLS[url.drivername]}://..."
         )
     try:
         dialect = url.get_dialect(_is_async=True)
         is_async = dialect.is_async
     except NoSuchModuleError:
         raise SettingsError(
-            f"DATABASE_URL={shown}: there is no database {url.drivername!r}; use sqlite+aiosqlite or postgresql+asyncpg"
+            f"DATABASE_URL={shown}: there is no database {url.drivername!r}. Use sqlite+aiosqlite or postgresql+asyncpg"
         ) from None
     if not is_async:
         raise SettingsError(
-            f"DATABASE_URL={shown}: {url.drivername} is not asynchronous; use sqlite+aiosqlite or postgresql+asyncpg"
+            f"DATABASE_URL={shown}: {url.drivername} is not asynchronous. Use sqlite+aiosqlite or postgresql+asyncpg"
         )
     try:
         dialect.import_dbapi()
     except ImportError as error:
         raise SettingsError(
-            f"DATABASE_URL={shown}: its driver is not installed ({error}); pip install {url.get_driver_name()}"
+            f"DATABASE_URL={shown}: the driver is not installed ({error}). Run pip install {url.get_driver_name()}"
         ) from None
     if url.get_backend_name() == "sqlite" and url.database and url.database != ":memory:":
         folder = Path(url.database).parent

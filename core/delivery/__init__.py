@@ -1,1 +1,1 @@
-"""From a received message to its acknowledgement: bounds, order, outcome."""
+"""From a received message to its acknowledgement: the bounds on what is in hand, the order, and the end."""

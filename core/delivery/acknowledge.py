@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 class Acknowledgements:
     """The QoS 1 messages of the current connection that are not acknowledged yet, in order of receipt.
 
-    ``send`` takes messages whose PUBACKs are to be sent now, in order. Whatever is settled in one turn of the event loop
-    leaves together at its end. After a reconnect the broker sends the unacknowledged ones again, under the packet
-    identifiers that they had (MQTT 5, 4.4): ``rejoin`` finds those still known, so that none of them runs twice.
+    PUBACKs leave in that order (MQTT 5, 4.6). Those of all messages that are settled in one turn of the event loop leave
+    together at its end. ``send`` sends a PUBACK for each message that it is given.
+
+    After a reconnect the broker sends the unacknowledged messages again, under the packet identifiers that they had
+    (MQTT 5, 4.4). ``rejoin`` recognises those that are still known, so that none of them runs twice.
     """
 
     def __init__(self, send: Callable[[Sequence[Message]], None]) -> None:
@@ -28,15 +30,15 @@ class Acknowledgements:
         self._scheduled = False
 
     def __len__(self) -> int:
-        """Give the number of messages received on this connection and not acknowledged yet."""
+        """Return the number of messages received on this connection and not acknowledged yet."""
         return len(self._pending)
 
     def expect(self, delivery: Delivery) -> None:
-        """Take note of a received QoS 1 message, before the next one is received."""
+        """Record a received QoS 1 message. This must happen before the next message is received."""
         self._pending.append(delivery)
 
     def settle(self, delivery: Delivery) -> None:
-        """Take note that the outcome of ``delivery`` is durable: its PUBACK leaves once all before it are settled."""
+        """Record that ``delivery`` may be acknowledged. Its PUBACK leaves once all messages before it are settled."""
         delivery.settled = True
         if not self._scheduled and self._pending and self._pending[0].settled:
             self._scheduled = True
@@ -53,18 +55,18 @@ class Acknowledgements:
             self._send(messages)
 
     def void(self) -> None:
-        """Take note that the connection is lost: nothing received on it can be acknowledged any more."""
+        """Record that the connection is lost. Nothing that was received on it can be acknowledged any more."""
         for delivery in self._pending:
             self._earlier[delivery.message.packet_id] = delivery
         self._pending.clear()
 
     def resume(self, *, session_present: bool) -> None:
-        """Take note of a new connection; without its old session the broker sends nothing of the old one again."""
+        """Record a new connection. Without the old session, the broker sends nothing from the old connection again."""
         if not session_present:
             self._earlier.clear()
 
     def rejoin(self, message: Message) -> bool:
-        """Say whether ``message`` is the redelivery of a known one, which then waits for its acknowledgement anew."""
+        """Return whether ``message`` is the redelivery of a known one. The known one then waits for its PUBACK anew."""
         if not self._earlier:
             return False
         delivery = self._earlier.pop(message.packet_id, None)

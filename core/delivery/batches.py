@@ -1,4 +1,4 @@
-"""Routes that take many messages at once: what waits goes to the handler as one list."""
+"""Routes with ``batch``: the messages that wait go to the handler as one list."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from core.database.fault import Fault, fault_of
 from core.delivery.shared_runs import Keyed, SharedRuns
+from core.delivery.verdict import Verdict
 from core.errors import BatchError, HandlerTimeoutError
 from core.handling.outcome import again_after
 
@@ -21,37 +22,9 @@ if TYPE_CHECKING:
 class _Batch(SharedRuns):
     """The messages of one route with ``batch``."""
 
-    def __init__(self, most: int, dispatch: Dispatch, ended: Callable[[Delivery], None]) -> None:
-        super().__init__(most, ended)
-        self._dispatch = dispatch
-
-    async def _attempt(self, taken: list[Keyed]) -> None:
-        """Bring ``taken`` to their end, except for those that have to run alone from now on."""
-        if not taken:
-            return
-        refused, error = await self._answered([delivery for _, delivery in taken])
-        left = [pair for index, pair in enumerate(taken) if index not in refused]
-        for index, reason in refused.items():
-            self._run_alone(*taken[index], reason)
-        if error is None or isinstance(error, BatchError):
-            # The places are those in the list that the handler got.
-            blamed = error.errors if error is not None else {}
-            for index, (key, delivery) in enumerate(left):
-                if index in blamed:
-                    self._run_alone(key, delivery, blamed[index])
-                else:
-                    self._dispatch.done(delivery)
-                    self._ended(delivery)
-        elif len(left) == 1:
-            self._run_alone(*left[0], error)
-        elif left:
-            self._uncount([delivery for _, delivery in left])
-            middle = len(left) // 2
-            await self._attempt(left[:middle])
-            await self._attempt(self._unheld(left[middle:]))
-
-    async def _answered(self, deliveries: list[Delivery]) -> tuple[dict[int, BaseException], BaseException | None]:
-        """Run the handler until it meets no fault of the infrastructure. Return what ``Runner.run_many`` returns."""
+    async def _together(self, taken: list[Keyed]) -> Verdict:
+        """Run the handler until it meets no fault of the infrastructure. Return what came of it."""
+        deliveries = [delivery for _, delivery in taken]
         outage, first = self._dispatch.outage, deliveries[0]
         while True:
             if outage.active:
@@ -73,17 +46,26 @@ class _Batch(SharedRuns):
             outage.leave(first)
         else:
             outage.answered(first)
-        return refused, error
+        if error is None:
+            return Verdict(committed=True, blamed=refused)
+        if isinstance(error, BatchError):
+            # The places are those in the list that the handler got.
+            left = [place for place in range(len(deliveries)) if place not in refused]
+            blamed = {left[place]: reason for place, reason in error.errors.items() if place < len(left)}
+            return Verdict(committed=True, blamed=refused | blamed)
+        return Verdict(committed=False, blamed=refused, failure=error)
 
     async def _deliver(self, delivery: Delivery, error: BaseException) -> None:
         await self._dispatch.deliver(delivery, error)
 
 
 class Batches:
-    """The messages of each route with ``batch``. One list of a route runs at a time, so that its messages keep their order.
+    """The messages of all routes with ``batch``. One list of a route runs at a time, so that its messages keep their order.
 
-    No list waits for a timer. It has what waits when the one before is done, so that lists grow with the load. ``ended`` is
-    told of each message that has its end.
+    No list waits for a timer. A list takes what waits when the one before it is done, so that lists grow with the load.
+
+    - ``dispatch``: brings messages to their end.
+    - ``ended``: is told of each message that has its end.
     """
 
     def __init__(self, dispatch: Dispatch, ended: Callable[[Delivery], None]) -> None:
@@ -99,6 +81,6 @@ class Batches:
         batch.put(key, delivery)
 
     async def cut(self) -> None:
-        """Cancel everything that runs or waits, and return when it has ended."""
+        """Cancel everything that runs or waits. Return when it has ended."""
         for batch in self._routes.values():
             await batch.cut()

@@ -35,14 +35,12 @@ class Intake:
     - ``ledger``: counts it.
     - ``acknowledgements``: acknowledges it once it has its end.
     - ``window``: bounds how much is in hand.
-    - ``copies``: tells apart the copies of one message; None where no topic filters overlap.
+    - ``copies``: tells apart the copies of one message.
     """
 
     __slots__ = ("acknowledgements", "copies", "ledger", "window")
 
-    def __init__(
-        self, ledger: Ledger, acknowledgements: Acknowledgements, window: Window, copies: Copies | None = None
-    ) -> None:
+    def __init__(self, ledger: Ledger, acknowledgements: Acknowledgements, window: Window, copies: Copies) -> None:
         self.ledger = ledger
         self.acknowledgements = acknowledgements
         self.window = window
@@ -53,15 +51,15 @@ class Intake:
 class Consumer:
     """The listener of the worker's session (see ``core.transport.connection.Listener``).
 
-    It is the only place that counts the end of a message and has it acknowledged.
+    Nothing else counts the end of a message, or has a message acknowledged.
 
     - ``router``: knows the route of each topic.
     - ``dispatch``: brings messages to their end.
     - ``intake``: what each message is put into.
-    - ``exactly_once``: what exactly-once routes need; None where there are none.
+    - ``exactly_once``: what exactly-once routes need. None where there are no such routes.
     """
 
-    def __init__(self, router: Router, dispatch: Dispatch, intake: Intake, exactly_once: ExactlyOnce | None = None) -> None:
+    def __init__(self, router: Router, dispatch: Dispatch, intake: Intake, exactly_once: ExactlyOnce | None) -> None:
         self._router = router
         self._dispatch = dispatch
         self._ledger = intake.ledger
@@ -79,7 +77,7 @@ class Consumer:
     # -- told by the session -------------------------------------------------------------------------------------------
 
     def receive(self, message: Message) -> None:
-        """Take one message in."""
+        """Take in one message. Count it, and put it where its route's messages wait."""
         ledger = self._ledger
         ledger.received += 1
         if self._stopping:
@@ -127,7 +125,7 @@ class Consumer:
             return delivery, message.topic
         try:
             return delivery, route.key(message, delivery.params)
-        except Exception as error:  # noqa: BLE001 - a user's callable; what it raises costs this message alone
+        except Exception as error:  # noqa: BLE001 - what a user's callable raises costs this message alone
             delivery.refused = MessageError(f"order_by of the route raised {one_line(error)}")
             return delivery, message.topic
 
@@ -138,7 +136,7 @@ class Consumer:
             self._packets.connected(session_present=connack.session_present)
 
     def disconnected(self) -> None:
-        """Record that nothing in hand can be acknowledged until it was delivered again."""
+        """Record that the connection is lost. Nothing in hand can be acknowledged until the broker sends it again."""
         self._acknowledgements.void()
         self._window.resume()
 
@@ -149,15 +147,15 @@ class Consumer:
         self._ended(delivery)
 
     def _ended(self, delivery: Delivery) -> None:
-        """Count the end that is noted on ``delivery``, and have it acknowledged."""
+        """Count the end that stands on ``delivery``, and have the message acknowledged."""
         ledger, end = self._ledger, delivery.end
-        assert end is not None  # noqa: S101 - without an end noted nothing is counted or acknowledged
+        assert end is not None  # noqa: S101 - a message without an end is neither counted nor acknowledged
         ledger.count(end)
         ledger.in_hand -= 1
         self._acknowledgements.settle(delivery)
         self._window.release(len(delivery.message.body))
         if self._window.paused:
-            # Behind the acknowledgements that leave at the end of this turn.
+            # After the acknowledgements that leave at the end of this turn.
             asyncio.get_running_loop().call_soon(self._window.resume)
         if ledger.in_hand == 0:
             self._idle.set()
@@ -165,7 +163,7 @@ class Consumer:
     # -- stop ----------------------------------------------------------------------------------------------------------
 
     async def stop(self, timeout: float) -> None:
-        """Take nothing in any more and finish what is in hand, for ``timeout`` seconds at most; then cut it off.
+        """Take in no more messages, and finish those in hand. After ``timeout`` seconds cut them off.
 
         What is cut off stays unacknowledged, so that the broker sends it again.
         """
@@ -176,7 +174,7 @@ class Consumer:
                 async with asyncio.timeout(timeout):
                     await self._idle.wait()
             except TimeoutError:
-                log.warning("%d messages in hand are cut off, the broker sends them again", self._ledger.in_hand)
+                log.warning("%d messages in hand are cut off. The broker sends them again", self._ledger.in_hand)
                 await self.cut()
         self._acknowledgements.flush()
         self._dispatch.stop()

@@ -1,4 +1,4 @@
-"""Everything between a session with a broker and a database, put together once."""
+"""The engine: everything between a session with a broker and a database, put together in one place."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MAX_FLUSHING = 2.0
 
 
 class Link(Reading, Protocol):
-    """What the engine asks of a session with a broker."""
+    """What the engine needs of a session with a broker."""
 
     def acknowledge(self, messages: Sequence[Message]) -> None:
         """Send a PUBACK for each of ``messages``, in order."""
@@ -56,16 +56,19 @@ class EngineOptions:
     - ``outgoing``: publishes what handlers publish and return.
     - ``dead_letters``: the place for messages that cannot be handled.
     - ``last_resort``: the place for those that ``dead_letters`` refuses.
-    - ``database``: holds what exactly-once routes and periodic work need; None where there is none.
-    - ``client_id``, ``broker``: the client identifier of the session, and the address of its broker.
-    - ``subscriptions``: those of the session. ``known``: the topic filters that it had before.
-    - ``retry``, ``timeout``: the policy and the time of handlers whose routes name none.
+    - ``database``: holds what exactly-once routes and periodic work need. By default there is none.
+    - ``client_id``: the client identifier of the session.
+    - ``broker``: the address of the session's broker.
+    - ``subscriptions``: those of the session.
+    - ``known``: the topic filters that the session had before.
+    - ``retry``: the policy of routes that name none.
+    - ``timeout``: the time for handlers whose routes name none. By default 30.
     - ``limits``: the limits of bodies.
-    - ``receive_maximum``: how many messages may be in hand.
-    - ``dedup_keep``: how long application keys are kept.
+    - ``receive_maximum``: how many messages may be in hand. By default 1,000.
+    - ``dedup_keep``: how long application keys are kept. By default 604,800, which is 7 days.
     - ``jobs``: the periodic work.
-    - ``clock``: where pauses between runs, and periodic work, take their time from.
-    - ``observer``: is told of the outcome of each run.
+    - ``clock``: tells the time to periodic work and to the pauses between runs.
+    - ``observer``: is told of the outcome of each run. By default nobody is.
     """
 
     router: Router
@@ -89,9 +92,10 @@ class EngineOptions:
 
 
 class Engine:
-    """Takes messages in, has them handled, and acknowledges them: consumer, dispatch, transactions, outbox, periodic work.
+    """Takes messages in, has them handled, and acknowledges them. It also runs the periodic work.
 
-    ``load`` comes before ``start``, and ``start`` before the session connects. ``consumer`` is the listener of the session.
+    Call ``load`` first, then ``start``, then connect the session. ``consumer`` is the listener of the session.
+
     Raise StartError where a route is exactly_once and there is no database.
     """
 
@@ -122,25 +126,26 @@ class Engine:
         self.periodic = Periodic(options.jobs, options.clock, claims)
 
     async def load(self) -> None:
-        """Read what earlier processes committed. Raise what the database raises."""
+        """Read which messages earlier processes committed. Raise what the database raises."""
         if self.exactly_once is not None:
             await self.exactly_once.packets.load()
 
     def start(self) -> None:
-        """Send what an earlier process left in the outbox, and begin with the periodic work."""
+        """Start sending what earlier processes left in the outbox, and start the periodic work."""
         if self.exactly_once is not None:
             self.exactly_once.outbox.start()
         self.periodic.start()
 
     async def flushed(self) -> None:
-        """Wait until all that handlers have published in transactions is sent."""
+        """Wait until everything that handlers published in transactions is sent."""
         if self.exactly_once is not None:
             await self.exactly_once.outbox.flushed()
 
     async def finish(self, hurry: asyncio.Event, timeout: float) -> None:
-        """Take nothing in any more, and finish what is in hand, for ``timeout`` seconds at most or until ``hurry`` is set.
+        """Take in no more messages, and finish those in hand.
 
-        What is cut off stays unacknowledged, so that the broker sends it again.
+        Cut them off after ``timeout`` seconds, or once ``hurry`` is set. What is cut off stays unacknowledged, so that the
+        broker sends it again.
         """
         await self.periodic.stop()
         stopping = asyncio.ensure_future(self.consumer.stop(timeout))
@@ -152,7 +157,7 @@ class Engine:
         await stopping
 
     async def stop(self, flushing: float = 0) -> None:
-        """Stop the outbox, once it is empty or after ``flushing`` seconds.
+        """Stop the outbox once it is empty, or after ``flushing`` seconds.
 
         What it still holds is sent after the next start.
         """
@@ -165,15 +170,15 @@ class Engine:
 
 
 def _exactly_once(options: EngineOptions) -> ExactlyOnce | None:
-    """Return what exactly-once routes need; None where there are none."""
+    """Return what exactly-once routes need. None where there are no such routes."""
     route = next((route for route in options.router.routes if route.options.delivery == "exactly_once"), None)
     if route is None:
         return None
     database = options.database
     if database is None:
         raise StartError(
-            f"route {route.pattern.text!r} at {route.defined_at}: delivery='exactly_once' needs a database to record "
-            "messages in; set DATABASE_URL, or write delivery='at_least_once'"
+            f"route {route.pattern.text!r} at {route.defined_at}: delivery='exactly_once' needs a database, in which it "
+            "records the messages. Set DATABASE_URL, or write delivery='at_least_once'"
         )
     return ExactlyOnce(
         database.writing,

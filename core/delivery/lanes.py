@@ -1,4 +1,4 @@
-"""Messages with the same ordering key run one after the other, different keys side by side."""
+"""Messages with the same ordering key run one after the other. Different keys run side by side."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ if TYPE_CHECKING:
 
 
 class Lanes:
-    """One task for each ordering key that has messages, and none for those that have not.
+    """A task for each ordering key that has messages.
 
-    ``deliver`` brings one message to its end and does not raise. A lane lives while it has messages, so their number is
-    bounded by the number of messages in hand.
+    The task of a key ends with its last message, so that there are never more tasks than messages in hand.
+
+    ``deliver`` brings one message to its end. It must not raise.
     """
 
     def __init__(self, deliver: Callable[[Delivery], Coroutine[None, None, None]]) -> None:
         self._deliver = deliver
-        # Whoever brings a message in, its handler runs in the context of the application.
+        # Handlers run in the context of the application, whoever brings in their message.
         self._context = copy_context()
         self._waiting: dict[Hashable, deque[Delivery]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def put(self, key: Hashable, delivery: Delivery) -> None:
-        """Put ``delivery`` behind the earlier ones with ``key``. None is no key: such messages wait for nobody."""
+        """Put ``delivery`` behind the earlier messages with ``key``. With None for a key, run it at once."""
         if key is not None:
             waiting = self._waiting.get(key)
             if waiting is not None:
@@ -51,7 +52,7 @@ class Lanes:
             del self._waiting[key]
 
     async def cut(self) -> None:
-        """Cancel everything that runs or waits, and return when it has ended."""
+        """Cancel everything that runs or waits. Return when it has ended."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:

@@ -1,4 +1,4 @@
-"""The count of every message that came in, and of the end it found."""
+"""Counts every message that came in, and every end of a message."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from core.handling.end import End
 class Ledger:
     """Counters since the start of the process.
 
-    At every moment between two turns of the event loop ``received`` is the sum of all the others::
+    Between two turns of the event loop, ``received`` is the sum of all others::
 
         received = done + dead_lettered + failed + deduplicated + dropped + abandoned + in_hand
 
@@ -23,11 +23,11 @@ class Ledger:
         self._ends = [0] * len(End)
 
     def count(self, end: End, messages: int = 1) -> None:
-        """Count ``messages`` more that ended so."""
+        """Count ``messages`` further messages that ended with ``end``."""
         self._ends[end] += messages
 
     def of(self, end: End) -> int:
-        """Return the number of messages that ended so."""
+        """Return the number of messages that ended with ``end``."""
         return self._ends[end]
 
     @property
@@ -66,6 +66,6 @@ class Ledger:
         return self.received == sum(self._ends) + self.in_hand
 
     def __str__(self) -> str:
-        """Return all counters in one line, the way in first. Ends that never happened are left out."""
+        """Return all counters in one line, from received to in hand. Ends that never happened are left out."""
         ends = [f"{self._ends[end]:,} {end.word}" for end in End if end is not End.DONE and self._ends[end]]
         return ", ".join([f"{self.received:,} received", f"{self.done:,} done", *ends, f"{self.in_hand:,} in hand"])

@@ -9,35 +9,82 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Sequence
 
+    from core.delivery.verdict import Verdict
     from core.handling.delivery import Delivery
+    from core.handling.dispatch import Dispatch
 
 Keyed = tuple["Hashable", "Delivery"]
 """A message with its ordering key."""
 
 
+class _Attempt:
+    """Messages that are brought to their end together, by their places in order of receipt.
+
+    - ``apart``: by place, the error of each message that failed and has to run alone, or None for one behind it.
+    - ``held``: by ordering key, the place of its first message that failed. The key stays held for the whole attempt, so
+      that nothing of it overtakes.
+    """
+
+    def __init__(self, taken: Sequence[Keyed]) -> None:
+        self.taken = taken
+        self.apart: dict[int, BaseException | None] = {}
+        self.held: dict[Hashable, int] = {}
+
+    def deliveries(self, places: Sequence[int]) -> list[Delivery]:
+        """Return the messages at ``places``."""
+        return [self.taken[place][1] for place in places]
+
+    def put_apart(self, place: int, error: BaseException) -> None:
+        """Have the message at ``place``, which failed with ``error``, run alone after the attempt. Its key is held."""
+        self.apart[place] = error
+        key = self.taken[place][0]
+        if key is not None:
+            self.held[key] = min(place, self.held.get(key, place))
+
+    def free(self, places: Sequence[int]) -> list[int]:
+        """Return those of ``places`` that may run now. Those behind a message that failed wait until after the attempt."""
+        free = []
+        for place in places:
+            key = self.taken[place][0]
+            if key is not None and place > self.held.get(key, place):
+                self.apart.setdefault(place, None)
+            elif place not in self.apart:
+                free.append(place)
+        return free
+
+
 class SharedRuns(ABC):
     """Runs messages together, one run at a time, in order of receipt.
 
-    A message that failed runs alone from then on. Later ones with its ordering key are held back behind it.
+    What happens when a message fails:
+
+    - The message runs alone from then on, by its route's retry policy, until it has its end.
+    - Later messages with its ordering key are held back until then. After that they run together again, before all others.
+    - All other messages go on running together. They do not wait for it.
+    - Where nothing tells which message is to blame, the run is halved until it is known.
+
+    The parameters:
 
     - ``most``: how many messages a run takes at most.
+    - ``dispatch``: brings messages to their end that run alone.
     - ``ended``: is told of each message that has its end.
     """
 
-    def __init__(self, most: int, ended: Callable[[Delivery], None]) -> None:
+    def __init__(self, most: int, dispatch: Dispatch, ended: Callable[[Delivery], None]) -> None:
         self._most = most
-        # Whoever brings a message in, its handler runs in the context of the application.
-        self._context = copy_context()
+        self._dispatch = dispatch
         self._ended = ended
+        # Handlers run in the context of the application, whoever brings in their message.
+        self._context = copy_context()
         self._waiting: deque[Keyed] = deque()
         self._held: dict[Hashable, deque[Delivery]] = {}
         self._task: asyncio.Task[None] | None = None
         self._alone: set[asyncio.Task[None]] = set()
 
     def put(self, key: Hashable, delivery: Delivery) -> None:
-        """Put ``delivery`` before the next run. None is no key: such messages wait for nobody."""
+        """Put ``delivery`` behind the messages that wait for a run. No message holds it back where ``key`` is None."""
         self._waiting.append((key, delivery))
         self._start()
 
@@ -68,33 +115,60 @@ class SharedRuns(ABC):
                 taken.append((key, delivery))
         return taken
 
-    @abstractmethod
     async def _attempt(self, taken: list[Keyed]) -> None:
-        """Bring all of ``taken`` to their end, or have them run alone."""
+        """Bring all of ``taken`` to their end, except for those that have to run alone, and those behind them."""
+        attempt = _Attempt(taken)
+        await self._settle(attempt, range(len(taken)))
+        # Only now, behind the earlier ones of their keys, which ran again meanwhile.
+        for place in sorted(attempt.apart):
+            key, delivery = taken[place]
+            error = attempt.apart[place]
+            if error is not None:
+                self._run_alone(key, delivery, error)
+            elif key in self._held:
+                self._held[key].append(delivery)
+            else:
+                self._waiting.append((key, delivery))
+
+    async def _settle(self, attempt: _Attempt, places: Sequence[int]) -> None:
+        """Bring the messages at ``places`` to their end, or put them apart."""
+        while places := attempt.free(places):
+            verdict = await self._together([attempt.taken[place] for place in places])
+            for index, error in verdict.blamed.items():
+                attempt.put_apart(places[index], error)
+            left = [place for index, place in enumerate(places) if index not in verdict.blamed]
+            if verdict.committed:
+                for delivery in attempt.deliveries(left):
+                    self._dispatch.done(delivery)
+                    self._ended(delivery)
+                return
+            if verdict.failure is not None and len(places) == 1:
+                attempt.put_apart(places[0], verdict.failure)
+                return
+            self._uncount(attempt.deliveries(left))
+            places = left
+            if verdict.failure is not None and left:
+                middle = (len(left) + 1) // 2
+                await self._settle(attempt, left[:middle])
+                places = left[middle:]
+
+    @abstractmethod
+    async def _together(self, taken: list[Keyed]) -> Verdict:
+        """Run ``taken`` together, until they meet no fault of the infrastructure. Return what came of it."""
 
     @abstractmethod
     async def _deliver(self, delivery: Delivery, error: BaseException) -> None:
-        """Bring ``delivery``, which failed with ``error``, to its end alone."""
-
-    def _unheld(self, taken: list[Keyed]) -> list[Keyed]:
-        """Return the messages that may run now. Those whose key waits for a failed message are queued behind it."""
-        free = []
-        for key, delivery in taken:
-            if key in self._held:
-                self._held[key].append(delivery)
-            else:
-                free.append((key, delivery))
-        return free
+        """Bring ``delivery``, which failed with ``error``, to its end by runs of its own."""
 
     @staticmethod
-    def _uncount(deliveries: list[Delivery]) -> None:
+    def _uncount(deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
             delivery.attempt -= 1
 
     def _run_alone(self, key: Hashable, delivery: Delivery, error: BaseException) -> None:
-        """Run ``delivery``, which failed with ``error``, alone by its route's retry policy. Its key waits for it."""
+        """Run ``delivery``, which failed with ``error``, alone. Hold back later messages with its key until its end."""
         if key is not None and key in self._held:
-            # It runs again with the others, behind the one that waits.
+            # An earlier message with its key failed too: this one runs again with the others, behind that one.
             self._held[key].append(delivery)
             return
         if key is not None:
@@ -111,7 +185,7 @@ class SharedRuns(ABC):
         self._start()
 
     async def cut(self) -> None:
-        """Cancel everything that runs or waits, and return when it has ended."""
+        """Cancel everything that runs or waits. Return when it has ended."""
         tasks = {task for task in (self._task, *self._alone) if task is not None}
         for task in tasks:
             task.cancel()

@@ -11,7 +11,8 @@ from core.database import transaction
 from core.database.fault import Fault, fault_of
 from core.database.unit_of_work import UnitOfWork
 from core.delivery.shared_runs import Keyed, SharedRuns
-from core.errors import BatchError, HandlerTimeoutError, MessageError
+from core.delivery.verdict import COMMITTED, Verdict
+from core.errors import BatchError, DatabaseUnreachableError, HandlerTimeoutError, MessageError, one_line
 from core.handling.outcome import again_after
 from core.handling.replies import error_reply_to
 from core.records.dedup import Trim
@@ -26,19 +27,31 @@ if TYPE_CHECKING:
     from core.handling.delivery import Delivery
     from core.handling.dispatch import Dispatch
     from core.records.outbox import Outbox
-    from core.records.packets import Packets
+    from core.records.packets import Packets, Record
 
 MAX_MESSAGES = 500
 """Messages in one transaction."""
 IN_FAILED_TRANSACTION = "25P02"
+AWAY = frozenset({Fault.INFRASTRUCTURE, Fault.SETUP})
 
 
 class _RolledBackError(Exception):
     """Leaves the transaction, so that it rolls back."""
 
 
+class _CommittedBeforeError(Exception):
+    """Leaves the transaction, as an earlier one with its name was committed, whose answer was lost."""
+
+
+class _InDoubtError(DatabaseUnreachableError):
+    """The database could not be asked whether an earlier transaction was committed."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(f"whether the last transaction was committed is not known yet: {one_line(error)}")
+
+
 class _UnblamedError(Exception):
-    """A list's handler raised, and did not say which message is to blame."""
+    """The handler of a list raised, and did not say which message is to blame."""
 
 
 class ExactlyOnce:
@@ -46,9 +59,9 @@ class ExactlyOnce:
 
     - ``begin``: opens a transaction.
     - ``packets``: the record of the packets that were committed.
-    - ``outbox``: keeps what handlers publish until the commit.
+    - ``outbox``: sends what handlers published, after the commit.
     - ``client_id``: the client identifier of the session.
-    - ``keep``: how long application keys (``dedup``) are kept, in seconds.
+    - ``keep``: seconds for which application keys (``dedup``) are kept.
     """
 
     def __init__(
@@ -67,72 +80,30 @@ class ExactlyOnce:
 
 
 class Transactions(SharedRuns):
-    """The messages of all exactly-once routes: one transaction at a time handles all that wait.
+    """The messages of all exactly-once routes. One transaction at a time handles all that wait, 500 at most.
 
-    Handlers run side by side within it, those of one ordering key one after the other. PUBACKs leave after the commit. If
-    a handler fails, everything is rolled back; the guilty message follows its route's policy alone, and the others run
-    again. A commit whose answer was lost with the connection is looked up by its record before anything runs again.
+    Handlers run side by side within the transaction. Those of one ordering key run one after the other. PUBACKs leave after
+    the commit.
+
+    If a handler fails, the whole transaction is rolled back:
+
+    - All other messages run again at once, in a new transaction. The run that was rolled back does not count as one of
+      their attempts. Earlier messages with the ordering key of the failed one are among them.
+    - After that the message that failed runs alone, by its route's retry policy, in transactions of its own. If it becomes
+      a dead letter, the dead letter is committed together with the record of its packet.
+    - Later messages with its ordering key wait behind it until it has its end.
+
+    If the commit fails and no handler is to blame, the messages are halved, and each half runs again, until the message
+    that is to blame is alone. A commit is said by whoever made it, never concluded from nobody being to blame. One whose
+    answer was lost runs again under its own name, so that the database decides.
     """
 
     def __init__(self, mode: ExactlyOnce, dispatch: Dispatch, ended: Callable[[Delivery], None]) -> None:
-        super().__init__(MAX_MESSAGES, ended)
+        super().__init__(MAX_MESSAGES, dispatch, ended)
         self._mode = mode
-        self._dispatch = dispatch
 
-    async def _attempt(self, taken: list[Keyed]) -> None:
-        # Those that failed, by their place, with their errors; and those behind them with the same key, without one.
-        apart: dict[int, BaseException | None] = {}
-        left = list(range(len(taken)))
-        while left:
-            errors, failure = await self._answered([taken[place] for place in left])
-            if not errors and failure is None:
-                for place in left:
-                    self._dispatch.done(taken[place][1])
-                    self._ended(taken[place][1])
-                break
-            guilty: dict[int, BaseException | None] = {
-                left[index]: error for index, error in errors.items() if not _follows_from_another(error)
-            }
-            if not guilty and len(left) == 1:
-                guilty = {left[0]: failure or errors[0]}
-            if not guilty:
-                # Something failed at the commit, and nobody knows whose fault it is.
-                self._uncount([taken[place][1] for place in left])
-                middle = len(left) // 2
-                await self._attempt([taken[place] for place in left[:middle]])
-                left = self._unheld_places(taken, left[middle:])
-                continue
-            rest = [place for place in left if place not in guilty]
-            self._uncount([taken[place][1] for place in rest])
-            left, behind = _sorted_out(taken, rest, guilty)
-            apart |= guilty | dict.fromkeys(behind)
-        # Only now, behind the earlier ones of their keys, which ran again meanwhile.
-        for place in sorted(apart):
-            key, delivery = taken[place]
-            error = apart[place]
-            if error is not None:
-                self._run_alone(key, delivery, error)
-            elif key in self._held:
-                self._held[key].append(delivery)
-            else:
-                self._waiting.append((key, delivery))
-
-    def _unheld_places(self, taken: list[Keyed], places: list[int]) -> list[int]:
-        """Give those of ``places`` whose key is not held back by now; the others go behind what holds them."""
-        free = []
-        for place in places:
-            key, delivery = taken[place]
-            if key in self._held:
-                self._held[key].append(delivery)
-            else:
-                free.append(place)
-        return free
-
-    async def _answered(self, taken: list[Keyed]) -> tuple[dict[int, BaseException], BaseException | None]:
-        """Run the transaction until it meets no fault of the infrastructure.
-
-        Gives what handlers raised, by their place, or else what kept the transaction from being committed.
-        """
+    async def _together(self, taken: list[Keyed]) -> Verdict:
+        """Run the transaction until it meets no fault of the infrastructure. Return what came of it."""
         outage, first = self._dispatch.outage, taken[0][1]
         deliveries = [delivery for _, delivery in taken]
         while True:
@@ -140,44 +111,51 @@ class Transactions(SharedRuns):
                 await outage.over(first)
             for delivery in deliveries:
                 delivery.attempt += 1
-            errors, failure = await self._transaction(taken)
-            if any(isinstance(error, HandlerTimeoutError | MessageError) for error in errors.values()):
+            verdict = await self._transaction(taken)
+            if verdict.committed:
+                outage.answered(first)
+                return verdict
+            own: dict[int, BaseException] = {
+                place: error
+                for place, error in verdict.blamed.items()
+                if isinstance(error, HandlerTimeoutError | MessageError)
+            }
+            if own:
                 # Cutting a handler off may cost the connection, and then the others their transaction.
                 outage.leave(first)
-                return {i: e for i, e in errors.items() if isinstance(e, HandlerTimeoutError | MessageError)}, None
-            raised = [*errors.values(), *([failure] if failure is not None else [])]
-            faults = {fault_of(error) for error in raised if not _follows_from_another(error)}
-            if Fault.MESSAGE not in faults and faults & {Fault.INFRASTRUCTURE, Fault.SETUP}:
+                return Verdict(committed=False, blamed=own)
+            raised = [*verdict.blamed.values(), *([verdict.failure] if verdict.failure is not None else [])]
+            faults = {error: fault_of(error) for error in raised if not _follows_from_another(error)}
+            away = next((error for error, fault in faults.items() if fault in AWAY), None)
+            if Fault.MESSAGE not in faults.values() and away is not None:
                 self._uncount(deliveries)
-                await outage.sit_out(first, next(e for e in raised if fault_of(e) in {Fault.INFRASTRUCTURE, Fault.SETUP}))
-            elif Fault.MESSAGE not in faults and Fault.AGAIN in faults and (seconds := again_after(first.again)) is not None:
+                await outage.sit_out(first, away)
+            elif set(faults.values()) == {Fault.AGAIN} and (seconds := again_after(first.again)) is not None:
                 self._uncount(deliveries)
                 first.again += 1
                 await asyncio.sleep(seconds)
             else:
                 outage.answered(first)
-                return {i: e for i, e in errors.items() if fault_of(e) is Fault.MESSAGE}, failure
+                return _judged(verdict)
 
-    async def _transaction(
-        self, taken: list[Keyed], *, savepoints: bool = False
-    ) -> tuple[dict[int, BaseException], BaseException | None]:
-        """Handle ``taken`` in one transaction; give what handlers raised, and what kept it from being committed.
+    async def _transaction(self, taken: list[Keyed], *, savepoints: bool = False) -> Verdict:
+        """Handle ``taken`` in one transaction. Return what handlers raised, or what kept it from being committed.
 
-        The first run does without savepoints; only if a statement fails does a second one take them.
+        The first run does without savepoints. Only if a statement fails does a second one take them.
         """
         unit: UnitOfWork | None = None
         mode, first = self._mode, taken[0][1]
         errors: dict[int, BaseException] = {}
-        record = None
+        messages = [delivery.message for _, delivery in taken]
+        record: Record | None = None
         collected = Collected(mode.client_id)
         try:
-            if first.record is not None:
-                # The answer to an earlier commit was lost.
-                if await mode.packets.has(first.record):
-                    self._committed(first)
-                    return {}, None
-                first.record = None
             async with mode.begin() as session:
+                if first.record is not None:
+                    # The answer to an earlier commit was lost, and it may still be under way: its name is waited for.
+                    record = await mode.packets.record(session, messages, first.record.name)
+                    if record is None:
+                        raise _CommittedBeforeError  # noqa: TRY301 - out of the transaction
                 unit = UnitOfWork(session, savepoints=savepoints)
                 errors = await self._handle(unit, taken, collected)
                 await unit.end()
@@ -185,20 +163,31 @@ class Transactions(SharedRuns):
                     raise _RolledBackError  # noqa: TRY301 - out of the transaction
                 await collected.store(session)
                 await mode.trim.trim(session)
-                record = await mode.packets.record(session, (delivery.message for _, delivery in taken))
+                if record is None:
+                    record = await mode.packets.record(session, messages)
+                committing = record
+        except _CommittedBeforeError:
+            self._committed(first)
+            return COMMITTED
         except _RolledBackError:
+            # Its name was free: what was in doubt has rolled back.
+            first.record = None
             if unit is not None and unit.spoilt and not savepoints:
                 return await self._transaction(taken, savepoints=True)
-            return errors, None
+            return Verdict(committed=False, blamed=errors)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing is known to be committed
+            if first.record is not None and record is None:
+                # Still in doubt, and for these messages together: nothing else may run before it is known.
+                return Verdict(committed=False, failure=_InDoubtError(error))
+            first.record = None
             if record is not None and fault_of(error) is Fault.INFRASTRUCTURE:
                 first.record = record
             elif unit is not None and unit.spoilt and not savepoints and fault_of(error) is Fault.MESSAGE:
                 return await self._transaction(taken, savepoints=True)
-            return errors, None if errors else error
-        first.record = record
+            return Verdict(committed=False, blamed=errors, failure=None if errors else error)
+        first.record = committing
         self._committed(first, published=bool(collected.rows))
-        return {}, None
+        return COMMITTED
 
     def _committed(self, first: Delivery, *, published: bool = True) -> None:
         if first.record is not None:
@@ -257,9 +246,11 @@ class Transactions(SharedRuns):
         await self._dispatch.deliver(delivery, error, self)
 
     async def run_alone(self, delivery: Delivery) -> BaseException | None:
-        """Run ``delivery`` in a transaction of its own; give what went wrong."""
-        errors, failure = await self._transaction([(None, delivery)])
-        return errors.get(0, failure)
+        """Run ``delivery`` in a transaction of its own. Return what went wrong."""
+        verdict = await self._transaction([(None, delivery)])
+        if verdict.committed:
+            return None
+        return verdict.blamed.get(0) or verdict.failure or _UnblamedError("the transaction was rolled back")
 
     async def bury(self, connection: AsyncConnection, delivery: Delivery, error: BaseException) -> None:
         """Record ``delivery``, and what is answered, in the transaction that stores it as a dead letter."""
@@ -271,26 +262,24 @@ class Transactions(SharedRuns):
         delivery.record = await self._mode.packets.record(connection, [delivery.message])
 
     def buried(self, delivery: Delivery) -> None:
-        """Take note that this transaction was committed."""
+        """Record that this transaction was committed."""
         published = delivery.route is not None and delivery.route.options.reply_errors
         self._committed(delivery, published=published)
 
 
-def _sorted_out(taken: list[Keyed], rest: list[int], guilty: dict[int, BaseException | None]) -> tuple[list[int], list[int]]:
-    """Give those places of ``rest`` that can run again at once, and those behind a guilty one of their key."""
-    first = {}
-    for place in sorted(guilty, reverse=True):
-        first[taken[place][0]] = place
-    free: list[int] = []
-    behind: list[int] = []
-    for place in rest:
-        key = taken[place][0]
-        (behind if key is not None and place > first.get(key, place) else free).append(place)
-    return free, behind
+def _judged(verdict: Verdict) -> Verdict:
+    """Return ``verdict``, which is not committed, with those blamed who are to blame; or with a failure of nobody's."""
+    own = {index: error for index, error in verdict.blamed.items() if not _follows_from_another(error)}
+    for fault in (Fault.MESSAGE, Fault.AGAIN):
+        blamed = {index: error for index, error in own.items() if fault_of(error) is fault}
+        if blamed:
+            return Verdict(committed=False, blamed=blamed)
+    failure = verdict.failure or next(iter(verdict.blamed.values()), None)
+    return Verdict(committed=False, failure=failure or _UnblamedError("the transaction was rolled back"))
 
 
 def _follows_from_another(error: BaseException | None) -> bool:
-    """Say whether ``error`` only tells that another one has spoilt the transaction."""
+    """Return whether ``error`` only tells that another one has spoilt the transaction."""
     if isinstance(error, InvalidRequestError | _UnblamedError):
         return True
     original: Any = getattr(error, "orig", None)

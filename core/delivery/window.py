@@ -1,4 +1,4 @@
-"""The bound on what is in hand: beyond it, the socket is not read."""
+"""The bound on what is in hand. Beyond it, the socket is not read."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     from core.delivery.ledger import Ledger
 
 MAX_BYTES = 64 * 1024 * 1024
-"""Bodies in hand, in bytes, beyond which the socket is not read, however few messages they are."""
+"""Bytes of bodies in hand. Beyond that the socket is not read, however few the messages are."""
 
 
 class Reading(Protocol):
-    """What can stop reading its socket, and read it again: a session."""
+    """A session, which can stop reading its socket and read it again."""
 
     def pause_reading(self) -> None:
-        """Stop reading, on later connections too."""
+        """Stop reading, also on later connections."""
 
     def resume_reading(self) -> None:
         """Read again."""
@@ -25,13 +25,19 @@ class Reading(Protocol):
 class Window:
     """Pauses reading while too much is in hand.
 
-    Too much is more than ``limit`` messages in hand, or 64 MiB of them, or more than ``limit`` that wait for their
-    acknowledgement behind a slow one. Reading is resumed once an eighth of that has been dealt with. A single read of the
-    socket may take the number past the limit, by what it brought.
+    Too much is one of:
+
+    - more than ``limit`` messages in hand;
+    - more than 64 MiB of bodies in hand;
+    - more than ``limit`` messages that wait for their acknowledgement behind a slow one.
+
+    Reading is resumed once there is room for an eighth of the messages, and for half of the bytes. One read of the socket
+    may bring more messages than there is room for.
 
     - ``ledger``: knows how many messages are in hand.
-    - ``acknowledgements``: knows how many wait for their acknowledgement.
-    - ``reading``: what is paused.
+    - ``acknowledgements``: knows how many messages wait for their acknowledgement.
+    - ``reading``: the session that is paused.
+    - ``limit``: a number of messages.
     """
 
     def __init__(self, ledger: Ledger, acknowledgements: Acknowledgements, reading: Reading, limit: int) -> None:
@@ -45,17 +51,17 @@ class Window:
         self.paused = False
 
     def take(self, size: int) -> None:
-        """Count a message of ``size`` bytes that came in hand, and pause reading if that was too much."""
+        """Count a message of ``size`` bytes that came in. Pause reading if that was too much."""
         self._bytes += size
         if self._ledger.in_hand > self._limit or self._bytes > MAX_BYTES or len(self._acknowledgements) > self._limit:
             self._pause()
 
     def release(self, size: int) -> None:
-        """Count a message of ``size`` bytes that is in hand no more."""
+        """Take a message of ``size`` bytes off the count, because it has its end."""
         self._bytes -= size
 
     def resume(self) -> None:
-        """Resume reading if there is room again."""
+        """Resume reading if it is paused and there is room again."""
         enough = self._ledger.in_hand <= self._low and len(self._acknowledgements) <= self._low
         if self.paused and enough and self._bytes <= MAX_BYTES // 2 and not self._closed:
             self.paused = False

@@ -1,1 +1,1 @@
-"""One message: its handler runs, its outcome is decided and carried out."""
+"""One message: its handler runs, then its outcome is decided and carried out."""

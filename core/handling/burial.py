@@ -1,4 +1,4 @@
-"""A message that cannot be handled becomes a dead letter: what is written of it, and where."""
+"""A message that cannot be handled becomes a dead letter. This module decides what is written of it, and where."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import traceback
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from core.codecs.limits import DEFAULT, Limits
 from core.codecs.plain import json_ready
 from core.database.fault import Fault, fault_of
 from core.errors import NoRouteError, SchemaError, one_line
 from core.records.dead_letters import DeadLetter
 
 if TYPE_CHECKING:
+    from core.codecs.limits import Limits
     from core.handling.delivery import Delivery
     from core.records.dead_letters import Also, DeadLetters
 
 log = logging.getLogger("routemq.delivery")
 
 MAX_TRACEBACK = 20_000
-"""Characters of a traceback that are kept: its end, where the error stands."""
+"""Characters of a traceback. Its end is kept, where the error stands."""
 MAX_REASON = 8_000
-"""Characters of a reason that are kept."""
+"""Characters of a reason. Its beginning is kept."""
 
 
 class Burial:
@@ -34,9 +34,7 @@ class Burial:
     - ``limits``: the limits of bodies, for a report on a body that no route took.
     """
 
-    def __init__(
-        self, dead_letters: DeadLetters, last_resort: DeadLetters, client_id: str, limits: Limits = DEFAULT
-    ) -> None:
+    def __init__(self, dead_letters: DeadLetters, last_resort: DeadLetters, client_id: str, limits: Limits) -> None:
         self._dead_letters = dead_letters
         self._last_resort = last_resort
         self._client_id = client_id
@@ -56,7 +54,7 @@ class Burial:
             properties=json_ready(message.properties) if message.properties else None,
             route=delivery.route.name if delivery.route else None,
             error=type(error).__qualname__,
-            # PostgreSQL's text holds no NUL, and an exception's message may.
+            # The message of an exception may hold a NUL, which PostgreSQL's text cannot.
             reason=self._reason(delivery, error).replace("\0", "\\x00"),
             traceback=frames,
             attempts=delivery.attempt,
@@ -66,7 +64,7 @@ class Burial:
         )
 
     def _reason(self, delivery: Delivery, error: BaseException) -> str:
-        """Return the reason in one line, or in a line for each field where a schema was not met."""
+        """Return the reason in one line. Where a schema was not met, return a line for each field."""
         if isinstance(error, SchemaError):
             return f"{type(error).__name__}: {error.report}"[:MAX_REASON]
         if not isinstance(error, NoRouteError):
@@ -74,7 +72,7 @@ class Burial:
         reason = f"{type(error).__name__}: {error}"
         nearest = delivery.nearest
         if nearest is not None and nearest.options.schema is not None:
-            # Topic and payload are one message to its sender: all that is wrong with it stands in one report.
+            # The sender of the message wants to know all that is wrong with it at once, topic and payload.
             try:
                 nearest.read(delivery.message, self._limits)
             except SchemaError as faults:
@@ -84,14 +82,14 @@ class Burial:
         return reason[:MAX_REASON]
 
     async def store(self, letter: DeadLetter, also: Also | None = None) -> None:
-        """Store ``letter`` durably. Raise what keeps both places from it.
+        """Store ``letter`` durably. Raise what keeps both places from storing it.
 
-        ``also`` writes something more in the same transaction, where the place has such.
+        ``also`` writes something more in the same transaction. A place without transactions does not call it.
         """
         try:
             await self._dead_letters.add(letter, also)
         except Exception as refusal:
             if fault_of(refusal) is not Fault.MESSAGE:
                 raise
-            log.exception("a dead letter could not be stored in its table and goes to the file instead")
+            log.exception("a dead letter could not be stored in its table. It goes to the file instead")
             await self._last_resort.add(letter)

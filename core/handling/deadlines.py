@@ -1,4 +1,4 @@
-"""Cuts off handlers that run for too long, at next to no cost for those that do not."""
+"""Cuts off handlers that run for too long. The others pay next to nothing for that."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ AGAIN = 1.0
 
 
 class Run:
-    """One run of a handler, from its start to its end."""
+    """One run of a handler.
+
+    - ``delivery``: the message that is handled.
+    - ``task``: the task that runs the handler.
+    - ``deadline``: when it is cut off, by the clock of the event loop.
+    - ``runs``: the runs with the same timeout, this one included, in order of their deadlines.
+    """
 
     __slots__ = ("deadline", "delivery", "runs", "task")
 
@@ -24,20 +30,29 @@ class Run:
         self.runs = runs
 
     def end(self) -> None:
-        """Stop the clock."""
+        """Stop the clock of this run."""
         self.runs.pop(self, None)
 
 
 class Deadlines:
-    """The runs under way, by length of timeout; those of one length are in order of deadline by themselves.
+    """The runs under way, by timeout. Those with the same timeout are in order of their deadlines by themselves.
 
-    So a run costs two dictionary operations, and one timer stands for all runs of a length. There are as many lengths as
-    routes have different timeouts.
+    So a run costs two dictionary operations, and one timer is enough for all runs with the same timeout. There are as many
+    timers as routes have different timeouts.
     """
 
     def __init__(self) -> None:
         self._runs: dict[float, dict[Run, None]] = {}
         self._timers: dict[float, asyncio.TimerHandle] = {}
+
+    def __len__(self) -> int:
+        """Return the number of runs under way."""
+        return sum(map(len, self._runs.values()))
+
+    @property
+    def ticking(self) -> bool:
+        """Whether a timer waits for a deadline."""
+        return bool(self._timers)
 
     def begin(self, delivery: Delivery, timeout: float) -> Run:
         """Start the clock of a run in the current task, which is cancelled after ``timeout`` seconds."""
@@ -65,7 +80,7 @@ class Deadlines:
         for run in late:
             run.delivery.timed_out = True
             run.task.cancel()
-            # It stands at the end now, and is cut again should it have swallowed the cancellation.
+            # Move it to the end: it is cancelled again if its handler swallows the cancellation.
             del runs[run]
             run.deadline = now + max(timeout, AGAIN)
             runs[run] = None

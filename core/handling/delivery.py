@@ -23,18 +23,21 @@ _numbers = count(1)
 class Delivery:
     """A message in hand: what it is, which route takes it, how often it ran, and what its end is.
 
-    - ``message``: the message. It is exchanged for the redelivered one when the connection was lost meanwhile, so that its
-      acknowledgement goes out on the new connection.
-    - ``message_id``: an identifier that no other message has, of this process or any other.
-    - ``route``, ``params``: the route that takes it, and the topic's parameters.
-    - ``refused``: why the message is not to be run: no route takes it, or its ordering key cannot be made.
-    - ``nearest``: where no route takes it, the route that would, were it not for the converters of its parameters.
-    - ``attempt``: the number of its latest run. ``again``: how often the database has asked for its transaction again.
-    - ``first_at``: the time of receipt, in seconds since the epoch.
-    - ``record``: the record of a transaction whose commit was not answered.
+    - ``message``: the message. When the connection is lost and the broker sends the message again, the redelivered one
+      takes its place, so that it is acknowledged on the new connection.
+    - ``message_id``: an identifier that no other message has, in this process or any other.
+    - ``route``: the route that takes it. None where no route does.
+    - ``params``: the topic's parameters.
+    - ``refused``: why the message must not run: no route takes it, or its ordering key cannot be made. None otherwise.
+    - ``nearest``: where no route takes it, the route that would if the converters of its parameters took everything.
+    - ``attempt``: the number of its latest run, counted from 1.
+    - ``again``: how often the database has asked for its transaction again.
+    - ``first_at``: the time of its first receipt, in seconds since the epoch.
+    - ``record``: the record of a transaction whose commit got no answer.
     - ``timed_out``: whether its run was cut off at its deadline.
     - ``value``: what the handler returned.
-    - ``end``: how it ended; None before. ``settled``: whether it may be acknowledged.
+    - ``end``: how it ended. None before that.
+    - ``settled``: whether it may be acknowledged.
     """
 
     __slots__ = (

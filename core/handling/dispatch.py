@@ -1,4 +1,4 @@
-"""Brings one message to its end: runs its handler, has the outcome decided, carries it out."""
+"""Brings one message to its end: runs its handler, has the outcome decided, and carries the outcome out."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ _ENDS = {Passed.DUPLICATE: End.DEDUPLICATED, Passed.DROPPED: End.DROPPED}
 
 
 class Alone(Protocol):
-    """How a message runs alone whose runs are transactions of the engine's own."""
+    """Runs a message of an exactly-once route alone, in transactions of its own."""
 
     async def run_alone(self, delivery: Delivery) -> BaseException | None:
-        """Run ``delivery`` in a transaction of its own. Return what went wrong."""
+        """Run ``delivery`` in a transaction of its own. Return what went wrong, or None."""
 
     async def bury(self, connection: AsyncConnection, delivery: Delivery, error: BaseException) -> None:
-        """Write what belongs to the end of ``delivery``, in the transaction that stores it as a dead letter."""
+        """Write what belongs to the end of ``delivery`` in the transaction that stores it as a dead letter."""
 
     def buried(self, delivery: Delivery) -> None:
-        """Record that this transaction was committed."""
+        """Record that the transaction that stored ``delivery`` as a dead letter was committed."""
 
 
 class Observer(Protocol):
-    """Is told of the outcome of each run by plain calls, which must not raise."""
+    """Is told of the outcome of each run. Its methods must not raise."""
 
     def done(self, delivery: Delivery) -> None:
         """Record that the handler of ``delivery`` returned ``delivery.value``."""
 
     def runs_again(self, delivery: Delivery, error: BaseException, seconds: float) -> None:
-        """Record that ``delivery`` failed with ``error`` and runs again in ``seconds``."""
+        """Record that ``delivery`` failed with ``error``, and that it runs again in ``seconds``."""
 
     def failed(self, delivery: Delivery, error: BaseException) -> None:
         """Record that ``delivery`` failed with ``error`` for good."""
@@ -58,16 +58,16 @@ class Observer(Protocol):
 class Dispatch:
     """Runs handlers, and carries out what is decided about their messages.
 
-    It notes the end of a message on its delivery. Counting and acknowledging are the consumer's.
+    It writes the end of a message on its delivery. The consumer counts that end and has the message acknowledged.
 
     - ``runner``: runs handlers.
     - ``burial``: stores messages that cannot be handled.
     - ``retry``: the policy of routes that name none.
-    - ``clock``: where pauses between runs take their time from.
-    - ``observer``: is told of the outcome of each run.
+    - ``clock``: waits between two runs.
+    - ``observer``: is told of the outcome of each run. None where nobody is to be told.
     """
 
-    def __init__(self, runner: Runner, burial: Burial, retry: Retry, clock: Clock, observer: Observer | None = None) -> None:
+    def __init__(self, runner: Runner, burial: Burial, retry: Retry, clock: Clock, observer: Observer | None) -> None:
         self.runner = runner
         self.failures = FailureLog(logging.getLogger("routemq.delivery.failures"))
         self.outage = Outage(log)
@@ -79,7 +79,8 @@ class Dispatch:
     async def deliver(self, delivery: Delivery, failed: BaseException | None = None, alone: Alone | None = None) -> None:
         """Run ``delivery`` until it has its end. Raise nothing but a cancellation.
 
-        ``failed`` is what a first run raised that was made elsewhere. Further runs are those of ``alone``, if it is given.
+        - ``failed``: what the first run raised, if that run was made elsewhere.
+        - ``alone``: makes the runs in the place of the runner. It is given for exactly-once routes.
         """
         route = delivery.route
         retry = (route and route.options.retry) or self._retry
@@ -107,7 +108,7 @@ class Dispatch:
                 await self.outage.sit_out(delivery, error)
 
     def done(self, delivery: Delivery) -> None:
-        """Note on ``delivery`` that its handler has returned, or that middleware is done with it."""
+        """Write on ``delivery`` that its handler has returned, or that middleware is done with it."""
         value = delivery.value
         delivery.end = _ENDS[value] if type(value) is Passed else End.DONE
         if self._observer is not None:
@@ -135,7 +136,7 @@ class Dispatch:
         """Store ``delivery`` as a dead letter. Wait out an outage of the storage."""
         self.outage.leave(delivery)
         if delivery.route is not None and delivery.route.options.delivery == "at_most_once":
-            self.failures.failed(delivery, error, "dropped, as the route is at_most_once")
+            self.failures.failed(delivery, error, "is dropped, because its route is at_most_once")
             delivery.end = End.FAILED
             await self._tell(delivery, error)
             return
@@ -144,14 +145,14 @@ class Dispatch:
         while True:
             try:
                 await self._burial.store(letter, also)
-            except Exception as refusal:  # noqa: BLE001 - until it is stored somewhere, it waits
+            except Exception as refusal:  # noqa: BLE001 - the message waits until it is stored somewhere
                 await self.outage.sit_out(delivery, refusal)
                 continue
             self.outage.answered(delivery)
             if alone is not None:
                 alone.buried(delivery)
             delivery.end = End.DEAD_LETTERED
-            self.failures.failed(delivery, error, "now a dead letter")
+            self.failures.failed(delivery, error, "is now a dead letter")
             if alone is None:
                 await self._tell(delivery, error)
             elif self._observer is not None:
@@ -159,12 +160,12 @@ class Dispatch:
             return
 
     async def _tell(self, delivery: Delivery, error: BaseException) -> None:
-        """Answer that ``delivery`` could not be handled, where its route does that."""
+        """Reply that ``delivery`` could not be handled, where its route does that. Tell the observer."""
         await self.runner.reply_error(delivery, error)
         if self._observer is not None:
             self._observer.failed(delivery, error)
 
     def stop(self) -> None:
-        """Stop the clocks, and log what the log was spared so far."""
+        """Stop the clocks. Log how many failures were not logged one by one."""
         self.runner.stop()
         self.failures.close()

@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class End(IntEnum):
-    """The end of one received message; the ledger has a counter for each."""
+    """The end of one received message. The ledger has a counter for each."""
 
     DONE = 0
     """The handler returned."""
@@ -15,7 +15,7 @@ class End(IntEnum):
     FAILED = 2
     """The handler of an ``at_most_once`` route raised. The message is logged and gone, as the route allows."""
     DEDUPLICATED = 3
-    """The message is known: a redelivery, a further copy for an overlapping subscription, or a repeated application key."""
+    """The message is known already: a redelivery, a copy for another subscription, or a repeated application key."""
     DROPPED = 4
     """Middleware dropped the message on purpose."""
     ABANDONED = 5
@@ -23,5 +23,5 @@ class End(IntEnum):
 
     @property
     def word(self) -> str:
-        """The end in a word for people."""
+        """The end as a word for people."""
         return self.name.lower().replace("_", "-")

@@ -1,4 +1,4 @@
-"""Tells of failed messages in the log: each kind at once, and no kind more often than a person can read."""
+"""Logs failed messages: a new kind of failure at once, and no kind more often than a person can read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import OrderedDict
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from core.errors import MessageError, RouteMQError, one_line
+from core.errors import RouteMQError, one_line
 
 if TYPE_CHECKING:
     import logging
@@ -14,12 +14,17 @@ if TYPE_CHECKING:
     from core.handling.delivery import Delivery
 
 WINDOW = 10.0
-"""Seconds in which one kind of failure, of one route, is told once."""
+"""Seconds in which one kind of failure is logged once."""
 MAX_KINDS = 200
+"""Kinds of failures that are remembered."""
 
 
 class Kind:
-    """One kind of failure: a route and an error class; when it was last told, and how many were not since."""
+    """One kind of failure, which is a route and a class of errors.
+
+    - ``told_at``: when a failure of this kind was last logged.
+    - ``untold``: how many failures of this kind were not logged since.
+    """
 
     __slots__ = ("told_at", "untold")
 
@@ -31,7 +36,8 @@ class Kind:
 class FailureLog:
     """Writes failures to ``log``: the first of a kind in full, those within the next ten seconds as a number.
 
-    An unexpected exception of a handler comes with its traceback; an error that says all in its message comes without.
+    An unexpected exception of a handler is logged with its traceback. An error of RouteMQ's own is logged without, because
+    its message says everything.
     """
 
     def __init__(self, log: logging.Logger) -> None:
@@ -39,7 +45,7 @@ class FailureLog:
         self._kinds: OrderedDict[tuple[str, str], Kind] = OrderedDict()
 
     def failed(self, delivery: Delivery, error: BaseException, consequence: str) -> None:
-        """Tell that ``delivery`` failed with ``error``, and what comes of it, in words."""
+        """Log that ``delivery`` failed with ``error``. ``consequence`` goes on: "a message failed and ..."."""
         route = delivery.route.name if delivery.route else "-"
         key = (route, type(error).__qualname__)
         now = monotonic()
@@ -52,10 +58,10 @@ class FailureLog:
         self._kinds.move_to_end(key)
         if len(self._kinds) > MAX_KINDS:
             self._tell_untold(*self._kinds.popitem(last=False))
-        explained = isinstance(error, (MessageError, RouteMQError))
+        explained = isinstance(error, RouteMQError)
         self._log.error(
-            "%s failed, %s: %s [topic %s, route %s, attempt %d]%s",
-            "message" if explained else "handler",
+            "a message failed%s and %s: %s [topic %s, route %s, attempt %d]%s",
+            "" if explained else " in its handler",
             consequence,
             one_line(error),
             delivery.message.topic[:200],
@@ -66,7 +72,10 @@ class FailureLog:
         )
 
     def flush(self) -> None:
-        """Tell the number of those that were not told, once their ten seconds are over; called from time to time."""
+        """Log the number of failures that were not logged, for each kind whose ten seconds are over.
+
+        The application calls this from time to time.
+        """
         now = monotonic()
         for key, kind in list(self._kinds.items()):
             if now - kind.told_at >= WINDOW:
@@ -74,11 +83,11 @@ class FailureLog:
                 self._tell_untold(key, kind)
 
     def close(self) -> None:
-        """Tell all that is untold; the last call at a stop."""
+        """Log the number of failures that were not logged, for all kinds. Call this last, at a stop."""
         while self._kinds:
             self._tell_untold(*self._kinds.popitem(last=False))
 
     def _tell_untold(self, key: tuple[str, str], kind: Kind) -> None:
         if kind.untold:
             route, name = key
-            self._log.error("%s more failed with %s [route %s]", f"{kind.untold:,}", name, route)
+            self._log.error("further messages that failed with %s: %s [route %s]", name, f"{kind.untold:,}", route)

@@ -1,4 +1,4 @@
-"""Waits out the infrastructure's failures: one tries, all others wait, and the log stays readable."""
+"""Waits until failures of the infrastructure are over: one message tries, all others wait, and the log stays readable."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ if TYPE_CHECKING:
     from core.handling.delivery import Delivery
 
 FIRST_PAUSE = 0.1
+"""Seconds."""
 MAX_PAUSE = 5.0
+"""Seconds."""
 REMIND_EVERY = 60.0
+"""Seconds between two log lines while an outage lasts."""
 
 
 class Outage:
-    """The time between the first infrastructure fault and the first success after it.
+    """The time from the first fault of the infrastructure to the first success after it.
 
-    While it lasts, the delivery that met the fault first runs again and again with growing pauses (0.1 s to 5 s), and
-    all others wait for it. One log line when it begins, one a minute, one when it ends.
+    While it lasts, the message that met the fault first runs again and again, with growing pauses (0.1 s to 5 s). All other
+    messages wait. ``log`` gets a line when the outage begins, one a minute, and one when it ends.
     """
 
     def __init__(self, log: logging.Logger) -> None:
@@ -36,7 +39,7 @@ class Outage:
         self.active = False
 
     async def over(self, delivery: Delivery) -> None:
-        """Wait until the outage has ended, or until it is for ``delivery`` to find out whether it has."""
+        """Wait until the outage has ended, or until ``delivery`` is the one that tries."""
         while self.active and self._trying is not delivery:
             if self._trying is None:
                 self._trying = delivery
@@ -44,7 +47,7 @@ class Outage:
             await self._changed.wait()
 
     async def sit_out(self, delivery: Delivery, error: BaseException) -> None:
-        """Return when ``delivery``, whose run met ``error``, is to run again."""
+        """Wait until ``delivery``, whose run met ``error``, is to run again."""
         now = monotonic()
         if not self.active:
             self.active = True
@@ -52,7 +55,7 @@ class Outage:
             self._since = self._reminded = now
             self._what = _what(error)
             self._log.error(
-                "%s does not answer, messages wait unacknowledged until it is back: %s", self._what, one_line(error)
+                "%s does not answer. Messages wait, unacknowledged, until it does: %s", self._what, one_line(error)
             )
         elif now - self._reminded >= REMIND_EVERY:
             self._reminded = now
@@ -69,14 +72,14 @@ class Outage:
             raise
 
     def answered(self, delivery: Delivery) -> None:
-        """Take note that ``delivery`` ran without an infrastructure fault: if it was the one that tried, it is over."""
+        """Record that ``delivery`` met no fault of the infrastructure. If it was the one that tried, the outage is over."""
         if self._trying is delivery:
             self.active = False
             self._log.warning("%s answers again after %.1f s", self._what, monotonic() - self._since)
             self.leave(delivery)
 
     def leave(self, delivery: Delivery) -> None:
-        """Take note that ``delivery`` tries no more, without having found out: another one takes over."""
+        """Record that ``delivery`` tries no more, without knowing whether the outage is over. Another message tries then."""
         if self._trying is delivery:
             self._trying = None
             self._changed.set()
@@ -84,7 +87,7 @@ class Outage:
 
 
 def _what(error: BaseException) -> str:
-    """Give what is away, for people."""
+    """Return the name of what does not answer, for people."""
     if isinstance(error, CounterUnreachableError):
         return "the counter of rate limits"
     return "the broker" if isinstance(error, BrokerUnreachableError) else "the database"

@@ -1,4 +1,4 @@
-"""The decision what happens to a message after its handler has run: a value, made by pure code."""
+"""Decides what happens to a message after its handler has run. The outcome is a value, made by pure code."""
 
 from __future__ import annotations
 
@@ -12,17 +12,28 @@ if TYPE_CHECKING:
     from core.retry import Retry
 
 MAX_AGAIN = 20
-"""A transaction that loses against others this often in a row is held to be the message's own fault."""
+"""Runs in a row that lose against other transactions. After that, the fault counts as the message's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The handler returned; the message can be acknowledged."""
+    """The handler returned.
+
+    - The message: it may be acknowledged.
+    - Later messages with its ordering key: the next one runs.
+    - All other messages: nothing changes.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class RetryAfter:
-    """The message runs again after ``seconds``; later ones with its ordering key wait behind it."""
+    """The message runs again.
+
+    - The message: it runs again after ``seconds``. Where ``counts`` is set, the run that failed counts as one of the
+      attempts that its route's ``Retry`` allows.
+    - Later messages with its ordering key: they wait behind it until it has its end.
+    - All other messages: nothing changes.
+    """
 
     seconds: float
     counts: bool = True
@@ -30,12 +41,24 @@ class RetryAfter:
 
 @dataclass(frozen=True, slots=True)
 class SitOut:
-    """The infrastructure is at fault: the message waits until it is back, however long that takes."""
+    """The infrastructure is at fault, such as the database or the counter of rate limits.
+
+    - The message: it waits, unacknowledged, until the infrastructure works again, however long that takes. The run does not
+      count as an attempt.
+    - Later messages with its ordering key: they wait behind it.
+    - All other messages: they wait too, once they are to run. One message at a time tries (see ``core.handling.outage``).
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Bury:
-    """The message becomes a dead letter."""
+    """The message is at fault, and no further run is to be made.
+
+    - The message: it becomes a dead letter, and may be acknowledged once that is stored. A message of an ``at_most_once``
+      route is logged and dropped instead.
+    - Later messages with its ordering key: the next one runs after that.
+    - All other messages: nothing changes.
+    """
 
 
 Outcome = Done | RetryAfter | SitOut | Bury
@@ -48,8 +71,11 @@ BURY = Bury()
 def decide(error: BaseException | None, fault: Fault, attempt: int, again: int, retry: Retry) -> Outcome:
     """Decide what happens to a message.
 
-    ``error`` is what its handler raised (None: it returned), ``fault`` whose fault that is, ``attempt`` the number of
-    this run (from 1), ``again`` how often the database has already asked for the transaction again.
+    - ``error``: what its handler raised. None means that it returned.
+    - ``fault``: whose fault ``error`` is.
+    - ``attempt``: the number of this run, counted from 1.
+    - ``again``: how often the message has already run again because its transaction lost against others.
+    - ``retry``: the policy of its route.
     """
     if error is None:
         return DONE
@@ -71,8 +97,8 @@ def decide(error: BaseException | None, fault: Fault, attempt: int, again: int, 
 
 
 def again_after(again: int) -> float | None:
-    """Return the seconds after which a transaction that lost against others runs again; None where it lost too often.
+    """Return the seconds after which a transaction that lost against others runs again.
 
-    ``again`` is how often it has run again already.
+    ``again`` is how often it has already run again. Return None where that is too often.
     """
     return min(0.001 * 2**again, 1.0) if again < MAX_AGAIN else None

@@ -1,4 +1,4 @@
-"""Runs dead letters once more: through the application itself, one after the other."""
+"""Runs dead letters once more, through the application itself, one after the other."""
 
 from __future__ import annotations
 
@@ -18,12 +18,20 @@ if TYPE_CHECKING:
     from core.records.dead_letters import DeadLetter, DeadLetterStore, Stored
     from core.router import Router
 
-AT_ONCE = 100
+MAX_READ = 100
+"""Dead letters that are read at once."""
+MAX_TOLD = 100
+"""Failures of which number and reason are kept."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """What came of it; ``failed`` has the number and the reason of the first hundred that failed again."""
+    """What came of a replay.
+
+    - ``done``: how many dead letters were handled.
+    - ``failures``: how many failed again.
+    - ``failed``: the number and the reason of each of the first hundred that failed again.
+    """
 
     done: int = 0
     failures: int = 0
@@ -31,10 +39,10 @@ class Tally:
 
 
 async def every(dead_letters: DeadLetterStore, route: str | None = None) -> AsyncIterator[Stored]:
-    """Give all dead letters, or those of one route, the oldest first; those that are added meanwhile are not given."""
+    """Yield all dead letters, or those of the route named ``route``, the oldest first. Leave out those added meanwhile."""
     last = await dead_letters.last()
     after = 0
-    while found := await dead_letters.read(after=after, most=AT_ONCE, route=route):
+    while found := await dead_letters.read(after=after, most=MAX_READ, route=route):
         for stored in found:
             if stored.id > last:
                 return
@@ -49,10 +57,17 @@ async def run_again(
     chosen: AsyncIterator[Stored],
     progress: Callable[[int], None],
 ) -> Tally:
-    """Run each of ``chosen`` once; one leaves ``dead_letters`` when its handler has returned, and only then.
+    """Run each of ``chosen`` once. Remove a dead letter when its handler has returned, and only then.
 
-    A process that dies between the two leaves it there: like any message, it may run twice. Raises
-    ReplayStoppedError at the first fault of the infrastructure; what was not run by then stays.
+    - ``router``: finds the route of each dead letter.
+    - ``runner``: runs the handlers.
+    - ``dead_letters``: the place that the dead letters are removed from.
+    - ``chosen``: the dead letters to run.
+    - ``progress``: is called with 1 after each of them.
+
+    A process that dies between the return and the removal leaves the dead letter there. Like any message, it may run twice.
+
+    Raise ReplayStoppedError at the first fault of the infrastructure. What was not run by then stays.
     """
     tally = Tally()
     async for stored in chosen:
@@ -62,11 +77,12 @@ async def run_again(
             tally.done += 1
         elif fault_of(error) in {Fault.INFRASTRUCTURE, Fault.SETUP}:
             raise ReplayStoppedError(
-                f"stopped after {tally.done:,} at dead letter {stored.id}, the infrastructure failed: {one_line(error)}"
+                f"stopped after {tally.done:,} at dead letter {stored.id}, because the infrastructure failed: "
+                f"{one_line(error)}"
             ) from error
         else:
             tally.failures += 1
-            if len(tally.failed) < AT_ONCE:
+            if len(tally.failed) < MAX_TOLD:
                 tally.failed.append((stored.id, one_line(error)))
         progress(1)
     return tally

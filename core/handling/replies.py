@@ -1,4 +1,4 @@
-"""What a handler returns is the reply: to the message's response topic, or to the topic that its route names."""
+"""Replies: what a handler returns goes to the response topic of the message, or to the topic that its route names."""
 
 from __future__ import annotations
 
@@ -20,27 +20,31 @@ log = logging.getLogger("routemq.delivery")
 
 
 def check_response_topic(delivery: Delivery) -> MessageError | None:
-    """Give what is wrong with the response topic of ``delivery``: it must not have wildcards (MQTT 5, 3.3.2.3.5)."""
+    """Return what is wrong with the response topic of ``delivery``, or None.
+
+    A response topic must not have wildcards (MQTT 5, 3.3.2.3.5).
+    """
     properties = delivery.message.properties
     if properties is None or "response_topic" not in properties:
         return None
     try:
         check_topic(properties["response_topic"])
     except TopicError as error:
-        return MessageError(f"the response topic of the message is none: {error}")
+        return MessageError(f"the response topic of the message cannot be used: {error}")
     return None
 
 
 def wants_reply(delivery: Delivery) -> bool:
-    """Say whether there is a topic to reply to."""
+    """Return whether there is a topic to reply to."""
     return _topic(delivery) is not None
 
 
 def reply_to(delivery: Delivery, value: Any) -> Publication | None:
-    """Give the reply that takes ``value`` back to where ``delivery`` came from; None where nobody asked for one.
+    """Return the reply to ``delivery`` that holds ``value``, or None where nobody asked for one.
 
-    It has the QoS of the message and its correlation data, and is encoded by the route's codec. Raises PayloadError where
-    that cannot write ``value``.
+    It has the QoS of the message and its correlation data. It is encoded by the route's codec.
+
+    Raise PayloadError where the codec cannot encode ``value``.
     """
     route = delivery.route
     topic = None if value is None or route is None or isinstance(value, Passed) else _topic(delivery)
@@ -50,9 +54,10 @@ def reply_to(delivery: Delivery, value: Any) -> Publication | None:
 
 
 def error_reply_to(delivery: Delivery, error: BaseException) -> Publication | None:
-    """Give the reply that tells of ``error``, where the route has ``reply_errors``; None where nobody asked for one.
+    """Return the reply that tells of ``error``. None without ``reply_errors``, or where nobody asked for one.
 
-    It is the route's codec's ``{"error": {"type": ..., "message": ...}}``, or JSON's where that codec cannot write it.
+    It holds ``{"error": {"type": ..., "message": ...}}``, encoded by the route's codec. JSON takes its place where that
+    codec cannot encode it.
     """
     route = delivery.route
     if route is None or not route.options.reply_errors or check_response_topic(delivery) is not None:
@@ -81,7 +86,7 @@ def _topic(delivery: Delivery) -> str | None:
 def _made(delivery: Delivery, topic: str, body: bytes, content_type: str | None) -> Publication:
     told: Properties = {}
     properties = delivery.message.properties
-    # Who names no response topic may know no properties: rumqttd, for one, breaks 3.1.1 clients off that would get some.
+    # A device that names no response topic may not know properties: rumqttd breaks off 3.1.1 clients that would get some.
     if properties is not None and "response_topic" in properties:
         if "correlation_data" in properties:
             told["correlation_data"] = properties["correlation_data"]
@@ -91,8 +96,8 @@ def _made(delivery: Delivery, topic: str, body: bytes, content_type: str | None)
 
 
 async def send(reply: Publication, outgoing: Outgoing) -> None:
-    """Publish ``reply``. What the broker refuses is told in the log and dropped: the message itself is handled."""
+    """Publish ``reply``. Log and drop one that the broker refuses, because the message itself is handled."""
     try:
         await outgoing.send(reply)
     except BrokerRefusedError as error:
-        log.error("a reply was refused and is dropped: %s [topic %s]", one_line(error), reply.topic)  # noqa: TRY400
+        log.error("the broker refused a reply, which is dropped: %s [topic %s]", one_line(error), reply.topic)  # noqa: TRY400

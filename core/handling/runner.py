@@ -1,4 +1,4 @@
-"""Runs handlers: one run of one message, cut off at its deadline, and what came of it."""
+"""Runs handlers: one run of one message, or of one list, which is cut off at its deadline."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from core.codecs.limits import DEFAULT, Limits
 from core.errors import BatchError, HandlerTimeoutError, ReplyError
 from core.handling.deadlines import Deadlines
 from core.handling.replies import check_response_topic, error_reply_to, reply_to, send, wants_reply
@@ -15,6 +14,7 @@ from core.records.dedup import once
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from core.codecs.limits import Limits
     from core.context import Context, Publish
     from core.handling.delivery import Delivery
     from core.middleware import Handler
@@ -27,11 +27,11 @@ class Runner:
     """Runs handlers.
 
     - ``outgoing``: publishes what handlers publish and return.
-    - ``timeout``: seconds that a handler may take whose route names no timeout.
+    - ``timeout``: seconds for handlers whose routes name no timeout.
     - ``limits``: the limits of bodies.
     """
 
-    def __init__(self, outgoing: Outgoing, timeout: float, limits: Limits = DEFAULT) -> None:
+    def __init__(self, outgoing: Outgoing, timeout: float, limits: Limits) -> None:
         self._outgoing = outgoing
         self._timeout = timeout
         self._limits = limits
@@ -39,9 +39,9 @@ class Runner:
         self._dedups: dict[str, Handler] = {}
 
     async def run(self, delivery: Delivery, outgoing: Outgoing | None = None) -> BaseException | None:
-        """Run the handler of ``delivery`` once. Return what it raised, or None. Raise nothing but a cancellation.
+        """Run the handler of ``delivery`` once. Return what went wrong, or None. Raise nothing but a cancellation.
 
-        ``outgoing`` publishes for this run in the place of the runner's own.
+        ``outgoing`` publishes for this run, in the place of the runner's own.
         """
         route = delivery.route
         if delivery.refused is not None or route is None:
@@ -59,13 +59,13 @@ class Runner:
         return failed if failed is not None or delivery.value is None else await self._reply(delivery, outgoing)
 
     async def _reply(self, delivery: Delivery, outgoing: Outgoing | None) -> BaseException | None:
-        """Send what the handler returned, where somebody asked for it. Return what kept it from being encoded."""
+        """Send what the handler returned, where somebody asked for it. Return what kept it from being encoded, or None."""
         try:
             reply = reply_to(delivery, delivery.value)
         except Exception as error:  # noqa: BLE001 - a codec may raise anything, which costs this message alone
             return error
         if reply is not None:
-            # Not within the handler's time: it waits for a connection, however long that takes.
+            # Outside of the handler's time, because it waits for a connection for as long as that takes.
             await send(reply, outgoing or self._outgoing)
         return None
 
@@ -78,11 +78,11 @@ class Runner:
     async def run_many(
         self, deliveries: Sequence[Delivery], outgoing: Outgoing | None = None
     ) -> tuple[dict[int, BaseException], BaseException | None]:
-        """Run the handler of a batch route once with all ``deliveries``, which are of one route.
+        """Run the handler of a batch route once, with all ``deliveries``. They are of one route.
 
         Return two things:
 
-        - by its place, why a message could not be read; the handler did not get it;
+        - why messages could not be read, by their places. The handler did not get these messages;
         - what the handler raised for the others, or None.
         """
         first = deliveries[0]
@@ -106,13 +106,13 @@ class Runner:
         return refused, failed
 
     async def _reply_to_all(self, taken: Sequence[Delivery], values: Any, outgoing: Outgoing | None) -> BaseException | None:
-        """Send what the handler of a batch returned, a reply for each message."""
+        """Send what the handler of a batch returned, a reply for each message. Return what went wrong, or None."""
         if not any(wants_reply(delivery) for delivery in taken):
             return None
         if not isinstance(values, list | tuple) or len(values) != len(taken):
             return ReplyError(
-                f"the handler got {len(taken)} messages and returned {type(values).__name__}, where replies are asked "
-                "for; it returns None, or a list with a reply for each message"
+                f"the handler got {len(taken)} messages that ask for replies, and returned {type(values).__name__}. Return "
+                "None, or a list with a reply for each message"
             )
         for delivery, value in zip(taken, values, strict=True):
             delivery.value = value
@@ -122,7 +122,7 @@ class Runner:
         return None
 
     async def reply_error(self, delivery: Delivery, error: BaseException) -> None:
-        """Answer that ``delivery`` could not be handled, where its route does that."""
+        """Reply that ``delivery`` could not be handled, where its route does that."""
         reply = error_reply_to(delivery, error)
         if reply is not None:
             await send(reply, self._outgoing)
@@ -149,7 +149,7 @@ class Runner:
                 return HandlerTimeoutError(f"the handler did not return within {timeout:g} s and was cut off")
             if run.task.cancelling():
                 raise
-            # A cancellation that is not ours came out of the handler, from a task of its own: that is its failure.
+            # Nobody cancelled this task: the cancellation comes from a task of the handler's own, so the handler failed.
             return error
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises costs its message alone
             return error
@@ -166,7 +166,13 @@ class Runner:
 
 
 def context_of(delivery: Delivery, route: RouteInfo, payload: Any, publish: Publish) -> Context[Any]:
-    """Return the context of one run of ``delivery``, whose body holds ``payload``."""
+    """Return the context of one run of ``delivery``.
+
+    - ``delivery``: the message.
+    - ``route``: the route that took it.
+    - ``payload``: what its body holds.
+    - ``publish``: publishes what the handler publishes.
+    """
     message = delivery.message
     return {
         "topic": message.topic,

@@ -1,4 +1,4 @@
-"""Rate limits: how many messages pass within a time."""
+"""Rate limits: how many messages run within a time."""
 
 from __future__ import annotations
 

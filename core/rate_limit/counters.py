@@ -1,4 +1,4 @@
-"""What an application's rate limits have counted, and what they count on."""
+"""The counters of an application's rate limits, in memory or on a Redis server."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 class Counts:
     """What one limit has counted in memory.
 
-    - ``windows``: its moving windows.
-    - ``counted``: the messages that were counted and may run again.
-    - ``waiting``: the messages that were told to wait.
-    - ``line``: by key, until when the last message that waits does so.
+    - ``windows``: the moving windows of the limit.
+    - ``counted``: the ids of messages that were counted and may run again.
+    - ``waiting``: the ids of messages that wait.
+    - ``waits_until``: the time at which the last waiting message of each key may run, in seconds of the monotonic clock.
     """
 
     def __init__(self, windows: Windows) -> None:
         self.windows = windows
         self.counted: OrderedDict[str, None] = OrderedDict()
         self.waiting: OrderedDict[str, None] = OrderedDict()
-        self.line: OrderedDict[str, float] = OrderedDict()
+        self.waits_until: OrderedDict[str, float] = OrderedDict()
 
 
 class Counters:
-    """The counts of all limits; ``redis`` is the server that several processes count on, None for memory."""
+    """The counts of all limits. ``redis`` is the server on which several processes count. None: they count in memory."""
 
     def __init__(self) -> None:
         self.redis: Redis | None = None
@@ -42,23 +42,29 @@ class Counters:
         self._names: WeakValueDictionary[str, Any] = WeakValueDictionary()
 
     def of(self, limit: object, item: RateLimitItem) -> Counts:
-        """Return what ``limit``, which says ``item``, has counted in memory."""
+        """Return what ``limit``, whose number and time are those of ``item``, has counted in memory."""
         counts = self._counts.get(limit)
         if counts is None:
             windows = Windows(item.amount, item.get_expiry(), clock().monotonic)
             counts = self._counts[limit] = Counts(windows)
         return counts
 
-    def name(self, limit: object, wanted: str, *, given: bool) -> str:
-        """Return the name under which ``limit`` is counted in Redis.
+    def reserve_name(self, limit: object, wanted: str, *, given: bool) -> str:
+        """Return the name under which ``limit`` is counted in Redis. No other limit gets the same name.
 
-        A name that was ``given`` and is taken raises RouteError. A name that was made gets a number, in the order in which
-        the limits are made: it is the same in all processes of the same code.
+        - ``limit``: the limit.
+        - ``wanted``: the name that it is to have.
+        - ``given``: whether a user gave that name. Otherwise it was made.
+
+        If another limit has the name, a made one gets a number, in the order in which the limits are named. So the name is
+        the same in all processes of the same code. Raise RouteError if another limit has a given name.
         """
         name, number = wanted, 1
         while self._names.get(name, limit) is not limit:
             if given:
-                raise RouteError(f"RateLimit(name={wanted!r}): another limit has this name; give each one of its own")
+                raise RouteError(
+                    f"RateLimit(name={wanted!r}): another limit has this name. Give each limit a name of its own"
+                )
             number += 1
             name = f"{wanted} {number}"
         self._names[name] = limit
@@ -79,19 +85,22 @@ def counters() -> Counters:
 
 
 def configure(url: str) -> None:
-    """Count on the Redis server at ``url`` from now on, or in memory if it is empty. Raise StartError."""
+    """Count on the Redis server at ``url`` from now on. An empty ``url`` stands for memory.
+
+    Raise StartError if the package for Redis is missing, or if ``url`` cannot be read.
+    """
     counters().redis = Redis(url) if url else None
 
 
 async def check() -> None:
-    """Ask the Redis server whether it counts, if there is one. Raise CounterUnreachableError."""
+    """Check that the Redis server counts, if there is one. Raise CounterUnreachableError if it does not."""
     redis = counters().redis
     if redis is not None:
         await redis.seconds_until_room(parse("1/second"), "doctor")
 
 
 async def close() -> None:
-    """Let go of the Redis server, if there is one."""
+    """Close the connections to the Redis server, if there is one. Count in memory from then on."""
     redis = counters().redis
     if redis is not None:
         await redis.close()

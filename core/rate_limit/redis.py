@@ -1,4 +1,4 @@
-"""What rate limits of several processes count on: a Redis server."""
+"""A Redis server, on which the rate limits of several processes count together."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_CONNECTIONS = 16
-"""Connections to Redis."""
+"""Connections to the Redis server."""
 PATIENCE = 2.0
-"""Seconds after which Redis is held to be away: well within the time that handlers have, as it is part of it."""
+"""Seconds after which the Redis server counts as away. They are part of the time that a handler has."""
 
 
 class Redis:
-    """The moving windows of all limits on the Redis server at ``url``, which is connected to by the first message.
+    """The moving windows of all limits, on the Redis server at ``url``. The first message connects to it.
 
-    Raises StartError where the package is missing or the URL cannot be read.
+    Raise StartError if the package for Redis is missing, or if ``url`` cannot be read.
     """
 
     def __init__(self, url: str) -> None:
-        # Only here: most applications count in memory, and the library takes a third of a second to import.
+        # The library takes a third of a second to import, for which applications that count in memory need not wait.
         from limits.aio.storage import RedisStorage  # noqa: PLC0415
         from limits.aio.strategies import MovingWindowRateLimiter  # noqa: PLC0415
         from limits.errors import ConfigurationError, StorageError  # noqa: PLC0415
@@ -53,32 +53,36 @@ class Redis:
                 wrap_exceptions=True,
                 implementation="redispy",
                 key_prefix="routemq",
-                connection_pool=self._pool,  # type: ignore[arg-type]  # handed on to the client as it is
+                connection_pool=self._pool,  # type: ignore[arg-type]  # the storage passes it to the client
             )
         except (ImportError, ConfigurationError):
             raise StartError(
-                f"RATE_LIMIT_URL={self._address} needs the package redis, 5.2 or newer; pip install 'redis>=5.2'"
+                f"RATE_LIMIT_URL={self._address} needs the package redis, 5.2 or newer. Run pip install 'redis>=5.2'"
             ) from None
         except ValueError:
-            # What is said of the URL may repeat a part of the password.
+            # The text of the error may repeat a part of the password.
             raise StartError(
-                f"RATE_LIMIT_URL={self._address} cannot be read; write for instance redis://:password@host:6379/0"
+                f"RATE_LIMIT_URL={self._address} cannot be read. Write for instance redis://:password@host:6379/0"
             ) from None
         self._limiter = MovingWindowRateLimiter(storage)
 
     async def take(self, item: RateLimitItem, key: str) -> bool:
-        """Count one message of ``key`` under the limit ``item``, or say that there is no room for it.
+        """Count one message of ``key`` under the limit ``item``. Return whether there was room for it.
 
-        Raises CounterUnreachableError.
+        Raise CounterUnreachableError if the server does not count.
         """
-        return await self._asked(self._limiter.hit(item, key))
+        return await self._answer(self._limiter.hit(item, key))
 
     async def seconds_until_room(self, item: RateLimitItem, key: str) -> float:
-        """Give the seconds until the oldest message of ``key`` is outside of the window. Raises CounterUnreachableError."""
-        stats = await self._asked(self._limiter.get_window_stats(item, key))
+        """Return the seconds until the oldest message of ``key`` has left the window.
+
+        Raise CounterUnreachableError if the server does not answer.
+        """
+        stats = await self._answer(self._limiter.get_window_stats(item, key))
         return max(stats.reset_time - time(), 0.0)
 
-    async def _asked(self, question: Coroutine[Any, Any, T]) -> T:
+    async def _answer(self, question: Coroutine[Any, Any, T]) -> T:
+        """Return the server's answer to ``question``. Raise CounterUnreachableError if there is none."""
         try:
             return await question
         except self._away as error:

@@ -1,4 +1,4 @@
-"""Dead letters in a file: for applications without a database, and for one that the database refuses."""
+"""Dead letters in a file: for applications without a database, and for dead letters that the database refuses."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ log = logging.getLogger("routemq.delivery")
 
 
 class DeadLetterFile:
-    """One JSON object a line, each with its number; ``most`` are kept, give or take a tenth.
+    """Dead letters in the file at ``path``: a JSON object in each line, with its number.
 
-    The worker and the commands may use it at the same time: a lock on a file beside it keeps them apart.
+    About ``most`` are kept. Once there are a tenth more, the oldest are deleted, and a warning is logged.
+
+    The worker and the commands may use the file at the same time. A lock on a file beside it keeps them apart.
     """
 
     def __init__(self, path: Path, most: int) -> None:
@@ -38,37 +40,37 @@ class DeadLetterFile:
         self._lines = 0
 
     async def add(self, dead_letter: DeadLetter, also: Also | None = None) -> None:
-        """Append ``dead_letter`` and wait until it is on the disk."""
+        """Append ``dead_letter``, and wait until it is on the disk. A file has no transaction, so ``also`` is not called."""
         async with self._lock:
             await asyncio.to_thread(self._append, json_ready(asdict(dead_letter)))
 
     async def count(self) -> int:
-        """Give how many there are."""
+        """Return the number of dead letters."""
         return len(await asyncio.to_thread(self._load))
 
     async def last(self) -> int:
-        """Give the highest number, 0 if there are none."""
+        """Return the highest number of a dead letter. Return 0 where there are none."""
         found = await asyncio.to_thread(self._load)
         return int(found[-1]["id"]) if found else 0
 
     async def read(self, *, after: int = 0, most: int = 100, route: str | None = None) -> list[Stored]:
-        """Give at most ``most`` of those with numbers above ``after``, the oldest first."""
+        """Return at most ``most`` dead letters with numbers above ``after``, the oldest first."""
         found = await asyncio.to_thread(self._load)
         wanted = (entry for entry in found if entry["id"] > after and route in {None, entry["route"]})
         return [_stored(entry) for entry, _ in zip(wanted, range(most), strict=False)]
 
     async def latest(self, *, most: int, route: str | None = None) -> list[Stored]:
-        """Give the latest ``most``, the oldest of them first."""
+        """Return the latest ``most`` dead letters, the oldest of them first."""
         found = await asyncio.to_thread(self._load)
         return [_stored(entry) for entry in found if route in {None, entry["route"]}][-most:]
 
     async def get(self, number: int) -> Stored | None:
-        """Give the one with this number."""
+        """Return the dead letter with this number, or None."""
         found = await self.read(after=number - 1, most=1)
         return found[0] if found and found[0].id == number else None
 
     async def remove(self, numbers: Collection[int]) -> int:
-        """Remove those with these numbers, and give how many there were."""
+        """Remove the dead letters with these numbers. Return how many there were."""
         async with self._lock:
             return await asyncio.to_thread(self._rewrite_without, set(numbers))
 
@@ -90,7 +92,11 @@ class DeadLetterFile:
                 gone = self._lines - self._most
                 self._replace(self._load()[gone:])
                 self._lines = self._most
-                log.warning("%d dead letters deleted, the oldest: more than DEAD_LETTER_MAX=%d", gone, self._most)
+                log.warning(
+                    "the oldest %d dead letters were deleted, because there were more than DEAD_LETTER_MAX=%d",
+                    gone,
+                    self._most,
+                )
             self._size = self._file_size()
 
     def _rewrite_without(self, numbers: set[int]) -> int:
@@ -111,7 +117,7 @@ class DeadLetterFile:
             return 0
 
     def _ends_within_a_line(self) -> bool:
-        """Say whether a power cut left half a line, to which another one must not be appended."""
+        """Return whether a power cut left half a line, to which another line must not be appended."""
         if not self._file_size():
             return False
         with self._path.open("rb") as file:
@@ -128,11 +134,11 @@ class DeadLetterFile:
             try:
                 entry = json.loads(line)
             except ValueError:
-                # A line that a power cut left half written: its message was never acknowledged.
-                log.warning("line %d of %s is no JSON and is passed over", number, self._path)
+                # A power cut left the line half written. Its message was never acknowledged.
+                log.warning("line %d of %s is not JSON, and is ignored", number, self._path)
                 continue
             if not isinstance(entry, dict) or "id" not in entry:
-                raise StartError(f"line {number} of {self._path} is no dead letter; move it away and try again")
+                raise StartError(f"line {number} of {self._path} is not a dead letter. Move the file away and try again")
             found.append(entry)
         return found
 

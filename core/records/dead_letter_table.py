@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 
 class DeadLetterTable:
-    """Dead letters in the table ``routemq_dead_letters``; ``begin`` opens a transaction that commits at its end.
+    """Dead letters in the table ``routemq_dead_letters``.
 
-    About ``most`` are kept: now and then the oldest beyond that are deleted, which is told in the log.
+    About ``most`` are kept. Now and then the oldest beyond that are deleted, and a warning is logged.
+
+    ``begin`` opens a transaction that commits at its end.
     """
 
     def __init__(self, begin: Callable[[], AbstractAsyncContextManager[AsyncConnection]], most: int) -> None:
@@ -33,7 +35,7 @@ class DeadLetterTable:
         self._added = 0
 
     async def add(self, dead_letter: DeadLetter, also: Also | None = None) -> None:
-        """Store ``dead_letter`` and commit."""
+        """Store ``dead_letter`` and commit. ``also`` writes something more in the same transaction."""
         async with self._begin() as connection:
             if also is not None:
                 await also(connection)
@@ -46,25 +48,29 @@ class DeadLetterTable:
         oldest = select(dead_letters.c.id).order_by(dead_letters.c.id.desc()).offset(self._most - 1).limit(1)
         gone = await connection.execute(delete(dead_letters).where(dead_letters.c.id < oldest.scalar_subquery()))
         if gone.rowcount:
-            log.warning("%d dead letters deleted, the oldest: more than DEAD_LETTER_MAX=%d", gone.rowcount, self._most)
+            log.warning(
+                "the oldest %d dead letters were deleted, because there were more than DEAD_LETTER_MAX=%d",
+                gone.rowcount,
+                self._most,
+            )
 
     async def count(self) -> int:
-        """Give how many there are."""
+        """Return the number of dead letters."""
         async with self._begin() as connection:
             return int((await connection.execute(select(func.count()).select_from(dead_letters))).scalar_one())
 
     async def last(self) -> int:
-        """Give the highest number, 0 if there are none."""
+        """Return the highest number of a dead letter. Return 0 where there are none."""
         async with self._begin() as connection:
             return int((await connection.execute(select(func.max(dead_letters.c.id)))).scalar_one() or 0)
 
     async def read(self, *, after: int = 0, most: int = 100, route: str | None = None) -> list[Stored]:
-        """Give at most ``most`` of those with numbers above ``after``, the oldest first."""
+        """Return at most ``most`` dead letters with numbers above ``after``, the oldest first."""
         wanted = select(dead_letters).where(dead_letters.c.id > after).order_by(dead_letters.c.id).limit(most)
         return await self._read(wanted, route)
 
     async def latest(self, *, most: int, route: str | None = None) -> list[Stored]:
-        """Give the latest ``most``, the oldest of them first."""
+        """Return the latest ``most`` dead letters, the oldest of them first."""
         return (await self._read(select(dead_letters).order_by(dead_letters.c.id.desc()).limit(most), route))[::-1]
 
     async def _read(self, wanted: Select[Any], route: str | None) -> list[Stored]:
@@ -74,12 +80,12 @@ class DeadLetterTable:
             return [_stored(row._mapping) for row in await connection.execute(wanted)]  # noqa: SLF001 - its public name
 
     async def get(self, number: int) -> Stored | None:
-        """Give the one with this number."""
+        """Return the dead letter with this number, or None."""
         found = await self.read(after=number - 1, most=1)
         return found[0] if found and found[0].id == number else None
 
     async def remove(self, numbers: Collection[int]) -> int:
-        """Remove those with these numbers, and give how many there were."""
+        """Remove the dead letters with these numbers. Return how many there were."""
         async with self._begin() as connection:
             return (await connection.execute(delete(dead_letters).where(dead_letters.c.id.in_(list(numbers))))).rowcount
 

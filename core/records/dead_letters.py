@@ -1,4 +1,4 @@
-"""Where messages go that cannot be handled: whole, with the reason, durable before they are acknowledged."""
+"""Dead letters: messages that cannot be handled, whole and with the reason, durable before they are acknowledged."""
 
 from __future__ import annotations
 
@@ -13,16 +13,23 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-
 log = logging.getLogger("routemq.delivery")
-
-MAX_TRACEBACK = 20_000
-MAX_REASON = 8_000
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One message that could not be handled, and why. Times are aware, in UTC."""
+    """One message that could not be handled, and why.
+
+    - ``topic``, ``body``, ``qos``, ``retain``, ``properties``: the message as it came in.
+    - ``route``: the name of the route that took it. None where no route did.
+    - ``error``: the class of the error.
+    - ``reason``: the error in words.
+    - ``traceback``: where it was raised. None for a message that did not run.
+    - ``attempts``: how often the message ran.
+    - ``first_at``: the time of its first receipt, aware, in UTC.
+    - ``last_at``: the time of its last failure, aware, in UTC.
+    - ``client_id``: the client identifier of the session that it came from.
+    """
 
     topic: str
     body: bytes
@@ -41,7 +48,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A dead letter where it is stored, under its number there."""
+    """A dead letter, with its number in the place where it is stored."""
 
     id: int
     letter: DeadLetter
@@ -55,29 +62,32 @@ class DeadLetters(Protocol):
     """A place for dead letters."""
 
     async def add(self, dead_letter: DeadLetter, also: Also | None = None) -> None:
-        """Store ``dead_letter``; it is durable when this returns. Raises what the storage raises.
+        """Store ``dead_letter``. It is durable when this returns. Raise what the storage raises.
 
-        ``also`` is called within the same transaction, where the storage has such.
+        ``also`` is called within the same transaction. A storage without transactions does not call it.
         """
 
 
 class DeadLetterStore(DeadLetters, Protocol):
-    """A place where dead letters have ascending numbers and can be looked at. Everything raises what the storage raises."""
+    """A place where dead letters have ascending numbers and can be read. All methods raise what the storage raises."""
 
     async def count(self) -> int:
-        """Give how many there are."""
+        """Return the number of dead letters."""
 
     async def last(self) -> int:
-        """Give the highest number, 0 if there are none."""
+        """Return the highest number of a dead letter. Return 0 where there are none."""
 
     async def read(self, *, after: int = 0, most: int = 100, route: str | None = None) -> list[Stored]:
-        """Give at most ``most`` of those with numbers above ``after``, the oldest first; ``route`` is a route's name."""
+        """Return at most ``most`` dead letters with numbers above ``after``, the oldest first.
+
+        With ``route``, return those of the route of that name only.
+        """
 
     async def latest(self, *, most: int, route: str | None = None) -> list[Stored]:
-        """Give the latest ``most``, the oldest of them first."""
+        """Return the latest ``most`` dead letters, the oldest of them first. With ``route``, return those of that route."""
 
     async def get(self, number: int) -> Stored | None:
-        """Give the one with this number."""
+        """Return the dead letter with this number, or None."""
 
     async def remove(self, numbers: Collection[int]) -> int:
-        """Remove those with these numbers, and give how many there were."""
+        """Remove the dead letters with these numbers. Return how many there were."""

@@ -1,4 +1,4 @@
-"""Application keys: a message whose key was seen before is not handled again, whoever sent it twice."""
+"""Application keys: a message whose key was seen before is not handled again, whoever sent it a second time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import delete
 from sqlalchemy.dialects import postgresql, sqlite
 
 from core.database import transaction
-from core.database.statements.gather import Kind
+from core.database.statements.gather import KeyedStatement
 from core.errors import MessageError
 from core.middleware import Passed
 from core.records.tables import dedup
@@ -23,22 +23,23 @@ if TYPE_CHECKING:
     from core.middleware import Handler
 
 TRIM_EVERY = 60.0
+"""Seconds."""
 _INSERT: dict[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 
 
-class _Seen(Kind):
-    """INSERT ... ON CONFLICT DO NOTHING of routes and keys; the result says which were new."""
+class _Seen(KeyedStatement):
+    """Inserts routes and keys by INSERT ... ON CONFLICT DO NOTHING. The result says which of them were new."""
 
-    def apart(self, value: Any) -> Hashable:
-        """Keep the same key apart: the second one must see the row of the first."""
+    def key(self, value: Any) -> Hashable:
+        """Return the key itself. The same key must not be in one statement twice: the second must see the first's row."""
         return value  # type: ignore[no-any-return]
 
-    def order(self, values: Sequence[Any]) -> list[int]:
-        """Sorted, so that several workers do not deadlock."""
+    def order(self, values: Sequence[Any]) -> Sequence[int]:
+        """Return the places of the keys in sorted order, so that several workers do not deadlock."""
         return sorted(range(len(values)), key=values.__getitem__)
 
     async def run(self, session: AsyncSession, values: Sequence[tuple[str, str]]) -> Sequence[bool]:
-        """Say for each key whether it was new."""
+        """Return, for each key, whether it was new."""
         now = datetime.now(UTC)
         statement = _INSERT[session.get_bind().dialect.name](dedup).on_conflict_do_nothing()
         rows = [{"route": route, "key": key, "seen_at": now} for route, key in values]
@@ -51,15 +52,22 @@ _SEEN = _Seen()
 
 
 def once(handler: Handler, route: str, key: str | Callable[[Any], Any]) -> Handler:
-    """Give a handler that runs ``handler`` for new keys only; ``key`` is a path into the payload, or takes the context."""
+    """Return a handler that runs ``handler`` for new keys only.
+
+    - ``handler``: the handler of the route, within its middleware.
+    - ``route``: the name of the route. Each route has keys of its own.
+    - ``key``: a path into the payload such as "meta.id", or a function of the context that returns the key.
+
+    A message without a key raises MessageError.
+    """
     of = key if callable(key) else _path(key)
 
     async def call(context: Any) -> Any:
         value = of(context)
         if value is None:
-            raise MessageError(f"dedup={key!r}: the message has no such key")
+            raise MessageError(f"dedup={key!r}: the message has no key there")
         gathers = transaction.gathers()
-        if gathers is None or not await gathers[0].call(_SEEN, (route, str(value))):
+        if gathers is None or not await gathers.writes.call(_SEEN, (route, str(value))):
             return Passed.DUPLICATE
         return await handler(context)
 
@@ -79,14 +87,14 @@ def _path(path: str) -> Callable[[Any], Any]:
 
 
 class Trim:
-    """Deletes keys that were seen longer ago than ``keep`` seconds, once a minute at most."""
+    """Deletes keys that were seen more than ``keep`` seconds ago, once a minute at most."""
 
     def __init__(self, keep: float) -> None:
         self._keep = timedelta(seconds=keep)
         self._last = monotonic()
 
     async def trim(self, session: AsyncSession) -> None:
-        """Delete in the transaction of ``session``, if it is time."""
+        """Delete old keys in the transaction of ``session``, if the last time is a minute ago."""
         if monotonic() - self._last >= TRIM_EVERY:
             self._last = monotonic()
             await session.execute(delete(dedup).where(dedup.c.seen_at < datetime.now(UTC) - self._keep))

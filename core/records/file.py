@@ -14,21 +14,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PRIVATE = 0o600
-"""Only the owner reads and writes what devices sent."""
+"""The owner alone may read and write what devices sent."""
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep other processes, and other threads, from the file at ``path`` for as long as the block runs."""
+    """Lock the file at ``path`` against other processes and threads while the block runs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock"), mode=PRIVATE):
         yield
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Have the file at ``path`` hold ``text``, on the disk, when this returns.
+    """Replace the content of the file at ``path`` with ``text``. It is on the disk when this returns.
 
-    A crash on the way leaves the old file or the new one. Raise what the file system raises.
+    A crash on the way leaves either the old content or the new one. Raise what the file system raises.
     """
     written = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
@@ -55,7 +55,7 @@ def append_text(path: Path, text: str) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring a new name in ``folder`` to the disk, where the system lets folders be opened."""
+    """Write a new file's name in ``folder`` to the disk. Do nothing where the system cannot open folders."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:

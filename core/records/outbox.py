@@ -1,4 +1,4 @@
-"""Messages that handlers publish in a transaction: stored with it, and sent after it, at least once, in order."""
+"""Messages that handlers publish in a transaction. They are stored with it, and sent after it, at least once, in order."""
 
 from __future__ import annotations
 
@@ -27,15 +27,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("routemq.delivery")
 
-AT_ONCE = 200
+MAX_AT_ONCE = 200
+"""Messages that are read and sent together."""
 PAUSE = 1.0
+"""Seconds after a failure."""
 
 
 class Outbox:
-    """The table ``routemq_outbox`` of one client: rows are sent in order of their numbers, and then deleted.
+    """The rows of one client in the table ``routemq_outbox``.
 
-    A process that dies between the two sends them again. ``outgoing`` waits for a connection where there is none.
-    ``begin`` opens a transaction that commits at its end.
+    Messages are sent in the order of their numbers, for each topic, and then deleted. A process that dies between the two
+    sends them again after its next start.
+
+    - ``begin``: opens a transaction that commits at its end.
+    - ``outgoing``: sends the messages. While there is no connection, it waits for one.
+    - ``client_id``: the client identifier of the worker's session.
     """
 
     def __init__(
@@ -49,23 +55,23 @@ class Outbox:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Send what an earlier process left, and from then on what is committed."""
+        """Start sending: first what earlier processes left, then what is committed."""
         self.kick()
         self._task = asyncio.create_task(self._run(), name="outbox")
 
     async def stop(self) -> None:
-        """Send no more; what is left is sent after the next start."""
+        """Stop sending. What is left is sent after the next start."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
 
     def kick(self) -> None:
-        """Take note that something was committed."""
+        """Record that something was committed, so that it is sent."""
         self._flushed.clear()
         self._wake.set()
 
     async def flushed(self) -> None:
-        """Wait until all that was committed by now is sent."""
+        """Wait until everything that is committed by now is sent."""
         await self._flushed.wait()
 
     async def _run(self) -> None:
@@ -79,25 +85,25 @@ class Outbox:
                     self._flushed.set()
             except Exception as error:
                 if fault_of(error) is Fault.MESSAGE:
-                    log.exception("the outbox could not be sent, it is tried again")
+                    log.exception("the outbox could not be sent. It is tried again in %g s", PAUSE)
                 else:
-                    log.debug("the outbox waits: %s", one_line(error))
+                    log.debug("the outbox waits, and is tried again in %g s: %s", PAUSE, one_line(error))
                 await asyncio.sleep(PAUSE)
                 self._wake.set()
 
     async def _send(self) -> bool:
-        """Send the oldest rows; say whether there may be more."""
-        wanted = select(outbox).where(outbox.c.client_id == self._client_id).order_by(outbox.c.id).limit(AT_ONCE)
+        """Send the oldest messages, 200 at most. Return whether there may be more."""
+        wanted = select(outbox).where(outbox.c.client_id == self._client_id).order_by(outbox.c.id).limit(MAX_AT_ONCE)
         async with self._begin() as connection:
             rows = (await connection.execute(wanted)).all()
         if not rows:
             return False
-        # Topics side by side, the messages of one topic one after the other.
+        # Topics go side by side. The messages of one topic go one after the other.
         by_topic = groupby(sorted(rows, key=lambda row: (row.topic, row.id)), key=lambda row: row.topic)
         await asyncio.gather(*(self._send_in_order(list(same)) for _, same in by_topic))
         async with self._begin() as connection:
             await connection.execute(delete(outbox).where(outbox.c.id.in_([row.id for row in rows])))
-        return len(rows) == AT_ONCE
+        return len(rows) == MAX_AT_ONCE
 
     async def _send_in_order(self, rows: list[Any]) -> None:
         for row in rows:
@@ -107,8 +113,8 @@ class Outbox:
             except Exception as error:
                 if fault_of(error) is not Fault.MESSAGE:
                     raise
-                # One that the broker refuses would hold up all behind it for ever.
-                log.error("a message of the outbox was refused and is dropped: %s [topic %s]", one_line(error), row.topic)  # noqa: TRY400
+                # Kept, it would hold up all messages behind it for ever.
+                log.error("a message of the outbox was refused, and is dropped: %s [topic %s]", one_line(error), row.topic)  # noqa: TRY400
 
 
 class Collected(Outgoing):
@@ -133,6 +139,6 @@ class Collected(Outgoing):
         self.rows.append(row)
 
     async def store(self, session: AsyncSession | AsyncConnection) -> None:
-        """Write what was taken, in the transaction of ``session``."""
+        """Write the messages to the outbox, in the transaction of ``session``."""
         if self.rows:
             await session.execute(insert(outbox), self.rows)

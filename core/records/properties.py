@@ -1,4 +1,4 @@
-"""The properties of a message, as they come back from JSON."""
+"""The properties of a message, read back from JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def properties_from_json(properties: dict[str, Any] | None) -> Properties | None:
-    """Return properties of which ``core.codecs.plain.json_ready`` made what JSON can hold."""
+    """Return the properties that ``core.codecs.plain.json_ready`` made ready for JSON. Return None for none."""
     if not properties:
         return None
     given = dict(properties)

@@ -1,7 +1,7 @@
-"""What is remembered of the worker's session with its broker: which process has it, and which topic filters are in it.
+"""The record of the worker's session with its broker: which process holds it, and which topic filters are in it.
 
-MQTT has no way to ask for either. A filter of a route that is gone would bring messages for ever, and a second process with
-the same client identifier looks like a broken network on brokers that do not say "session taken over" (Mosquitto 2.0.11).
+MQTT has no way to ask for either. The filter of a route that is gone would bring messages for ever. A second process with
+the same client identifier looks like a broken network, on brokers that do not say "session taken over" (Mosquitto 2.0.11).
 """
 
 from __future__ import annotations
@@ -28,30 +28,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """``owner`` is a random word that each process makes for itself; ``filters`` are the session's topic filters."""
+    """What is remembered of one session.
+
+    - ``owner``: a random word, which each process makes for itself.
+    - ``filters``: the session's topic filters.
+    """
 
     owner: str
     filters: tuple[str, ...]
 
 
 class SessionStore(Protocol):
-    """Where sessions are remembered, by client identifier and broker address. Raises what the storage raises."""
+    """A place where sessions are remembered, by client identifier and broker address.
+
+    Both methods raise what the storage raises.
+    """
 
     async def read(self, client_id: str, broker: str) -> Remembered | None:
-        """Give what is remembered."""
+        """Return what is remembered, or None."""
 
     async def write(self, client_id: str, broker: str, remembered: Remembered) -> None:
-        """Remember."""
+        """Remember ``remembered`` in the place of what was remembered before."""
 
 
 class SessionTable:
-    """Sessions in the table ``routemq_sessions``; ``begin`` opens a transaction that commits at its end."""
+    """Sessions in the table ``routemq_sessions``. ``begin`` opens a transaction that commits at its end."""
 
     def __init__(self, begin: Callable[[], AbstractAsyncContextManager[AsyncConnection]]) -> None:
         self._begin = begin
 
     async def read(self, client_id: str, broker: str) -> Remembered | None:
-        """Give what is remembered."""
+        """Return what is remembered, or None."""
         wanted = select(sessions.c.owner, sessions.c.filters).where(
             sessions.c.client_id == client_id, sessions.c.broker == broker
         )
@@ -60,7 +67,7 @@ class SessionTable:
         return None if row is None else Remembered(row.owner, tuple(row.filters))
 
     async def write(self, client_id: str, broker: str, remembered: Remembered) -> None:
-        """Remember, in the place of what was remembered before."""
+        """Remember ``remembered`` in the place of what was remembered before."""
         own = (sessions.c.client_id == client_id, sessions.c.broker == broker)
         row = {
             "client_id": client_id,
@@ -81,12 +88,12 @@ class SessionFile:
         self._path = path
 
     async def read(self, client_id: str, broker: str) -> Remembered | None:
-        """Give what is remembered."""
+        """Return what is remembered, or None."""
         found = (await asyncio.to_thread(self._load)).get(f"{client_id} {broker}")
         return None if found is None else Remembered(found["owner"], tuple(found["filters"]))
 
     async def write(self, client_id: str, broker: str, remembered: Remembered) -> None:
-        """Remember, in the place of what was remembered before."""
+        """Remember ``remembered`` in the place of what was remembered before."""
         await asyncio.to_thread(self._save, f"{client_id} {broker}", remembered)
 
     def _load(self) -> dict[str, Any]:
@@ -104,9 +111,9 @@ class SessionFile:
 
 
 class SessionRecord:
-    """This process's hold on the session of ``client_id`` at ``broker``.
+    """This process's hold on the session of ``client_id`` at ``broker``, remembered in ``store``.
 
-    ``known`` are the filters that it had before this process took it.
+    ``known`` has the filters that the session had before this process took it.
     """
 
     def __init__(self, store: SessionStore, client_id: str, broker: str) -> None:
@@ -118,9 +125,9 @@ class SessionRecord:
         self.known: frozenset[str] = frozenset()
 
     async def take(self, filters: Iterable[str]) -> list[str]:
-        """Make the session this process's, with ``filters`` to be subscribed; give those it has that are wanted no more.
+        """Make the session this process's, with ``filters`` to be subscribed. Return its filters that are to go.
 
-        What it has is remembered until it is unsubscribed. Raises what the storage raises.
+        These are remembered until they are unsubscribed. Raise what the storage raises.
         """
         self._filters = tuple(filters)
         before = await self._store.read(self._client_id, self._broker)
@@ -130,10 +137,10 @@ class SessionRecord:
         return stale
 
     async def subscribed(self) -> None:
-        """Take note that the session has the wanted filters and no others. Raises what the storage raises."""
+        """Record that the session has the wanted filters and no others. Raise what the storage raises."""
         await self._store.write(self._client_id, self._broker, Remembered(self._owner, self._filters))
 
     async def is_held(self) -> bool:
-        """Say whether no other process has taken the session meanwhile. Raises what the storage raises."""
+        """Return whether this process still holds the session. Raise what the storage raises."""
         found = await self._store.read(self._client_id, self._broker)
         return found is None or found.owner == self._owner

@@ -1,6 +1,6 @@
-"""The framework's own tables, apart from the user's: SQLAlchemy Core, with a MetaData of their own.
+"""The framework's own tables. They are SQLAlchemy Core, with a MetaData of their own, apart from the user's tables.
 
-A change here needs a revision in ``core/records/versions``.
+A change here needs a migration in ``core/records/versions``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OWN = History("routemq", Path(__file__).parent / "versions", "routemq_version")
 dead_letters = Table(
     "routemq_dead_letters",
     metadata,
-    # SQLite numbers rows by itself only for INTEGER, and BIGINT is what PostgreSQL needs in the long run.
+    # SQLite numbers rows by itself for INTEGER only. PostgreSQL needs BIGINT in the long run.
     Column("id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True),
     Column("topic", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),

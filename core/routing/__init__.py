@@ -1,1 +1,1 @@
-"""Routes as they are run: the tree that finds them, and what is subscribed for them."""
+"""Routes as they are run, the tree that finds them, and the subscriptions that are made for them."""

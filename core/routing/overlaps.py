@@ -1,4 +1,4 @@
-"""Topic filters that share topics, and the copies of a message that a broker sends for them (MQTT 5, 3.3.4)."""
+"""Topic filters that have topics in common, and the copies of a message that a broker sends for them (MQTT 5, 3.3.4)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 class _Node:
-    """One level deep in a tree of topic filters; ``ending`` is the filter that ends here, ``rest`` the one with # here."""
+    """One level of a tree of topic filters.
+
+    ``ending`` is the filter that ends here. ``rest`` is the filter that goes on with ``#``.
+    """
 
     __slots__ = ("children", "ending", "rest")
 
@@ -25,7 +28,7 @@ class _Node:
         self.rest: str | None = None
 
     def all(self) -> Iterator[str]:
-        """Give all filters that end here or below."""
+        """Yield all filters that end here or below."""
         if self.ending is not None:
             yield self.ending
         if self.rest is not None:
@@ -35,10 +38,10 @@ class _Node:
 
 
 def overlapping(topic_filters: Iterable[str]) -> set[str]:
-    """Give those of ``topic_filters`` (MQTT 5, 4.7; none covers another) that some topic has in common with another one.
+    """Return the filters that have a topic in common with another one (MQTT 5, 4.7). None of them covers another.
 
-    Walks a tree of them in pairs of branches that take the same levels, so that many filters which have nothing in common
-    cost no more than looking at each.
+    The walk through the tree of filters follows pairs of branches that take the same levels. So filters that have nothing
+    in common cost no more than one look at each.
     """
     root = _Node()
     for topic_filter in topic_filters:
@@ -69,7 +72,7 @@ def overlapping(topic_filters: Iterable[str]) -> set[str]:
 
 
 def _pairs(one: _Node, other: _Node, *, at_top: bool) -> Iterator[tuple[_Node, _Node]]:
-    """Give the pairs of children that take some level both."""
+    """Yield the pairs of children that have a level in common."""
     for level, child in one.children.items():
         if level in other.children:
             yield child, other.children[level]
@@ -83,11 +86,14 @@ def _pairs(one: _Node, other: _Node, *, at_top: bool) -> Iterator[tuple[_Node, _
 
 
 class Copies:
-    """Knows, by the subscription identifiers, which copy of a message is the one to be handled.
+    """Finds out, by the subscription identifiers, which copy of a message is to be handled.
 
-    Of the subscriptions that take a topic, the copy of the first counts. Those that the session had before, ``known``,
-    are first: what waited in it has no copies for newer ones. Without identifiers (MQTT 3.1.1) nothing tells a copy from
-    a device that sends the same twice, and all are handled.
+    Of the subscriptions that take a topic, the copy of the first one is handled. MQTT 3.1.1 has no identifiers. There a
+    copy cannot be told from a message that a device sends twice, and all are handled.
+
+    - ``subscriptions``: those of the session, in any order.
+    - ``known``: the filters that the session had before. They come first, because the messages that waited in the session
+      have no copies for newer filters.
     """
 
     def __init__(self, subscriptions: Sequence[Subscription], known: Collection[str] = ()) -> None:
@@ -102,9 +108,9 @@ class Copies:
         return bool(self._identifiers)
 
     def is_further(self, message: Message) -> bool:
-        """Say whether another copy of ``message`` is the one to be handled."""
+        """Return whether ``message`` is a further copy, while another copy of it is to be handled."""
         found = message.properties.get("subscription_identifier") if message.properties else None
-        # A single copy names all its subscriptions; one with an unknown identifier waited since another start.
+        # A single copy names all its subscriptions. One with an unknown identifier has waited since an earlier start.
         if found is None or len(found) != 1 or found[0] not in self._identifiers:
             return False
         first = self._tree.find(message.topic)

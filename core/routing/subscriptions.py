@@ -1,4 +1,4 @@
-"""What to subscribe to, so that every route gets its messages."""
+"""The subscriptions that bring every route its messages."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 def subscriptions_of(routes: Iterable[Route]) -> list[Subscription]:
     """Return the subscriptions of ``routes``, sorted by their filters.
 
-    No filter is among them that another one covers. Each has the highest QoS that it stands for.
+    A filter that another one covers is left out. Each subscription has the highest QoS of the routes that it serves.
     """
     wanted: dict[str, int] = {}
     for route in routes:
         topic_filter = route.pattern.topic_filter
         wanted[topic_filter] = max(wanted.get(topic_filter, 0), route.options.qos)
-    # The tree gives the first pattern that covers another, so wide ones are put in before narrow ones.
+    # The tree returns the first pattern that covers another, so wide ones are added before narrow ones.
     tree = Tree()
     kept: dict[str, int] = {}
     for topic_filter in sorted(wanted, key=_width):
@@ -44,13 +44,13 @@ def subscriptions_of(routes: Iterable[Route]) -> list[Subscription]:
 
 
 def parse_filter(topic_filter: str) -> Pattern:
-    """Return a topic filter as a pattern. Its literals may hold the brackets that a pattern's may not."""
+    """Return a topic filter as a pattern. Its literal levels may hold brackets, which those of a route's pattern may not."""
     segments = tuple(parse(level).segments[0] if level in {"+", "#"} else level for level in topic_filter.split("/"))
     return Pattern(topic_filter, segments, topic_filter)
 
 
 def _identifier(topic_filter: str) -> int:
-    """Return a subscription identifier that stays the same from start to start, since messages wait with it."""
+    """Return a subscription identifier that is the same at every start, because messages wait with it between two starts."""
     return int.from_bytes(sha256(topic_filter.encode()).digest()[:4], "big") % 268_435_455 + 1
 
 

@@ -11,7 +11,13 @@ if TYPE_CHECKING:
 
 
 class _Node:
-    """One level deep in the tree. ``first`` is the lowest number of any pattern at or below it."""
+    """One level of the tree.
+
+    - ``first``: the lowest number of the patterns that go through this level or end at it.
+    - ``literals``, ``levels``: the next levels, by their text and by their converters.
+    - ``end``: the number of the pattern that ends here.
+    - ``rest``, ``rest_named``: the numbers of the patterns that go on with ``#`` and with ``<path:name>``.
+    """
 
     __slots__ = ("end", "first", "levels", "literals", "rest", "rest_named")
 
@@ -25,10 +31,10 @@ class _Node:
 
 
 class Tree:
-    """Patterns in order of their registration; where several take a topic, the first registered wins.
+    """Patterns in order of their registration. Where several take a topic, the first registered wins.
 
-    A look-up walks the levels of the topic, so its cost depends on the topic, not on the number of patterns. Of the
-    branches that take a level, those are passed over that hold no earlier pattern than the best one found.
+    A look-up walks the levels of the topic, so that its cost depends on the topic and not on the number of patterns. It
+    leaves out the branches whose patterns were all registered after the best one found so far.
     """
 
     def __init__(self) -> None:
@@ -37,7 +43,7 @@ class Tree:
         self._getters: list[tuple[tuple[str, int, Callable[[str], Any] | None], ...]] = []
 
     def add(self, pattern: Pattern) -> int:
-        """Add ``pattern`` behind all others and give its number."""
+        """Add ``pattern`` behind all others, and return its number."""
         number = len(self.patterns)
         self.patterns.append(pattern)
         self._getters.append(
@@ -75,7 +81,7 @@ class Tree:
         return child
 
     def find(self, topic: str) -> tuple[int, dict[str, Any]] | None:
-        """Give the number of the first pattern that takes ``topic``, and its parameters; None if there is none."""
+        """Return the number of the first pattern that takes ``topic``, and the topic's parameters. None if there is none."""
         levels = topic.split("/")
         number = self._find(levels, convert=True)
         if number is None:
@@ -86,7 +92,7 @@ class Tree:
         return number, params
 
     def near(self, topic: str) -> Pattern | None:
-        """Give the first pattern that would take ``topic`` if its converters took everything; None if there is none."""
+        """Return the first pattern that would take ``topic`` if its converters took everything. None if there is none."""
         number = self._find(topic.split("/"), convert=False)
         return None if number is None else self.patterns[number]
 
@@ -120,7 +126,7 @@ class Tree:
         return None if best == len(self.patterns) else best
 
     def cover(self, pattern: Pattern) -> Pattern | None:
-        """Give the first pattern in the tree that takes every topic which ``pattern`` takes; None if there is none."""
+        """Return the first pattern in the tree that takes every topic which ``pattern`` takes. None if there is none."""
         segments = pattern.segments
         best = len(self.patterns)
         stack = [(self._root, 0)]
@@ -133,7 +139,7 @@ class Tree:
             if segment is None:
                 best = best if node.end is None else min(best, node.end)
                 continue
-            # <path:x> and +/# take at least one level, a bare # also none; but at the top every topic has one.
+            # <path:x> and +/# take at least one level. A bare # takes none as well, except at the top: every topic has one.
             some = not isinstance(segment, Rest) or segment.name is not None or position == 0
             if wild and some and node.rest_named is not None:
                 best = min(best, node.rest_named)

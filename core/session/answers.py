@@ -59,6 +59,16 @@ class Answers:
         self._told_at = 0.0
         self._told = 0
 
+    @property
+    def waiting(self) -> int:
+        """The number of requests that wait for an answer."""
+        return len(self._by_correlation) + sum(line.users for line in self._lines.values())
+
+    @property
+    def topic_filters(self) -> frozenset[str]:
+        """The topic filters that the broker has for answers."""
+        return self._filters.had
+
     # -- told by the session -------------------------------------------------------------------------------------------
 
     def connected(self, connack: Connack) -> None:

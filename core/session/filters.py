@@ -28,6 +28,11 @@ class Filters:
         self._waiting: dict[str, asyncio.Future[None]] = {}
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def settled(self) -> bool:
+        """Whether the broker has what is wanted and nothing else, and no caller of ``add`` waits for it."""
+        return self._had == self._wanted.keys() and not self._waiting
+
     async def add(self, subscription: Subscription) -> None:
         """Subscribe, now and on each later connection, and return when the broker has the topic filter.
 
@@ -55,6 +60,11 @@ class Filters:
         """Record a new connection, on which the broker has none of the topic filters."""
         self._had.clear()
         self._stir()
+
+    @property
+    def had(self) -> frozenset[str]:
+        """The filters that the broker has."""
+        return frozenset(self._had)
 
     async def stop(self) -> None:
         """Stop. The end of the session takes the topic filters away."""

@@ -1,4 +1,4 @@
-"""Tests of applications: messages go the whole way, from bytes to rows, without a network."""
+"""Tests of applications. Messages go the whole way, from bytes to rows, without a network."""
 
 from __future__ import annotations
 

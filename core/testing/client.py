@@ -1,4 +1,4 @@
-"""Tests of applications: messages go the whole way, from bytes to rows, without a network."""
+"""The client that tests of applications use: messages go the whole way, from bytes to rows, without a network."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from core.router import Router
 
 MAX_HELD = 1000
+"""Messages in hand."""
 MAX_DEAD_LETTERS = 100_000
+"""Dead letters in the table."""
 
 
 class _Sent:
@@ -51,7 +53,7 @@ class _Sent:
 
 
 class _Letters:
-    """Dead letters as the application keeps them, and in a list."""
+    """Keeps dead letters in ``place``, where the application keeps them, and in a list."""
 
     def __init__(self, kept: list[DeadLetter], place: DeadLetters | None) -> None:
         self._kept = kept
@@ -64,16 +66,16 @@ class _Letters:
 
 
 class _NoNetwork:
-    """The session of a test client: nothing is read from a network, and nobody gets a PUBACK."""
+    """The session of a test client. Nothing is read from a network, and nobody gets a PUBACK."""
 
     def pause_reading(self) -> None:
-        """Have nothing to pause."""
+        """Do nothing, because nothing is read."""
 
     def resume_reading(self) -> None:
-        """Have nothing to resume."""
+        """Do nothing, because nothing is paused."""
 
     def acknowledge(self, messages: Sequence[Message]) -> None:
-        """Have nobody to send a PUBACK to."""
+        """Do nothing, because nobody waits for a PUBACK."""
 
 
 class TestClient:
@@ -84,11 +86,19 @@ class TestClient:
         async with TestClient(router) as client:
             assert await client.send("devices/1/data", {"value": 21.5}) == {"status": "success", "reading_id": 1}
 
-    The time stands still: retries and the periodic work (``@every``) of ``controllers`` happen when ``advance`` moves it.
-    Rate limits go by that time as well, and start anew.
-    ``retry`` and ``timeout`` (seconds) hold for routes that name none. Publishing goes to a broker in memory, also that of
-    ``core.publisher.publish`` and ``core.request.request``, to which ``answer`` makes devices. ``dead_letters`` is a list
-    that grows. Raises RouteMQError where a route is ``exactly_once`` and no database is configured.
+    - ``router``: the routes. No further route can be registered.
+    - ``controllers``: those whose periodic work (``@every``) is to run. By default there are none.
+    - ``retry``: the policy of routes that name none. By default it is ``Retry()``.
+    - ``timeout``: seconds for handlers whose routes name none. By default 30.
+
+    The time stands still. Retries and periodic work run when ``advance`` moves it. Rate limits go by that time too, and
+    begin with empty counts.
+
+    Everything that is published goes to a broker in memory, by ``core.publisher.publish`` and ``core.request.request`` as
+    well. ``published`` lists it, and ``answer`` makes devices that answer it. ``dead_letters`` lists the dead letters, the
+    oldest first.
+
+    Raise RouteMQError where a route is ``exactly_once`` and no database is configured.
     """
 
     # pytest would take it for a test.
@@ -116,7 +126,7 @@ class TestClient:
         database = configured_or_none()
         if database is None and any(route.options.delivery == "exactly_once" for route in router.routes):
             raise RouteMQError(
-                "a route is exactly_once and no database is configured; use the fixture db, or call Model.configure(url)"
+                "a route is exactly_once, and no database is configured. Use the fixture db, or call Model.configure(url)"
             )
         table = None if database is None else DeadLetterTable(database.begin, MAX_DEAD_LETTERS)
         self._engine = Engine(
@@ -166,7 +176,7 @@ class TestClient:
 
     @property
     def published(self) -> list[Published]:
-        """What the application published, in order: the latest 10,000 messages."""
+        """The messages that the application published, in order. The latest 10,000 are kept."""
         return [published(publication) for publication in self._broker.published]
 
     # -- sending -------------------------------------------------------------------------------------------------------
@@ -180,11 +190,16 @@ class TestClient:
         retain: bool = False,
         properties: Properties | None = None,
     ) -> Any:
-        """Send a message as a device would, and give what its handler returned, or raise what that raised.
+        """Send a message as a device would. Return what its handler returned, or raise what it raised.
 
-        ``payload`` is sent as it is if it is bytes or str, and is encoded by the route's codec otherwise. A message that
-        failed and runs again does that when ``advance`` moves the time; one behind it, with the same ordering key, waits
-        with it, and None is given.
+        - ``topic``: where to.
+        - ``payload``: bytes are sent as they are, str in UTF-8, everything else is encoded by the route's codec.
+        - ``qos``: 0 or 1. By default 1.
+        - ``retain``: whether it comes as a retained message. By default it does not.
+        - ``properties``: those of MQTT 5 (3.3.2.3).
+
+        A message that failed may run again, once ``advance`` moves the time. While it waits, later messages with its
+        ordering key wait behind it: sending one of them returns None.
         """
         body = encode_any(payload) if isinstance(payload, bytes | bytearray | str) else self._encode(topic, payload)
         packet_id = next(self._numbers) % 65_535 + 1 if qos else 0
@@ -193,21 +208,26 @@ class TestClient:
         return await self._deliver(message)
 
     async def redeliver(self, topic: str | None = None) -> Any:
-        """Send the last message (on ``topic``) once more, as a broker does that has not got its acknowledgement.
+        """Send the last message, or the last one on ``topic``, once more, as a broker does that got no acknowledgement.
 
-        It has the same packet identifier, and DUP set. Gives what ``send`` gives; None where it is known and not run.
+        It has the same packet identifier, and DUP set. Return what ``send`` returns. Return None where the message is known,
+        and does not run. Raise RouteMQError where nothing was sent before.
         """
         last = self._last.get(topic) if topic is not None else next(reversed(self._last.values()), None)
         if last is None:
-            raise RouteMQError(f"nothing was sent{f' on {topic}' if topic else ''} that could come again")
+            raise RouteMQError(
+                f"no message was sent{f' on {topic!r}' if topic else ''} that could be sent again. Send one first"
+            )
         again = Message(last.topic, last.body, last.qos, last.packet_id, 1, last.properties, retain=last.retain, dup=True)
         return await self._deliver(again)
 
     def answer(self, topic_filter: str, answer: Any, *, on: str | None = None) -> None:
-        """Be a device that answers what the application sends to ``topic_filter``, as ``core.request.request`` expects.
+        """Answer what the application sends to ``topic_filter``, as the device would for ``core.request.request``.
 
-        ``answer`` is the payload of the answer, or takes the message, a Published, and gives the payload; None is no answer.
-        It goes to the response topic of the message with its correlation data, or to the topic ``on``.
+        - ``topic_filter``: the topics on which the device listens.
+        - ``answer``: the payload of the answer, or a function that takes the message (a Published) and returns the payload.
+          None is no answer.
+        - ``on``: the topic of the answer. None, the default, means the response topic of the message.
         """
         self._devices.answers.insert(0, (check_filter(topic_filter), answer, on))
 
@@ -228,7 +248,7 @@ class TestClient:
         await self._settle(sent)
         if sent.error is None:
             await self._engine.flushed()
-        # The acknowledgement leaves with the next turn.
+        # The acknowledgement leaves in the next turn.
         await _a_few_turns()
         if sent.error is not None:
             raise sent.error
@@ -238,13 +258,13 @@ class TestClient:
         try:
             route, params = self._router.match(message.topic)
             return route.key(message, params)
-        except Exception:  # noqa: BLE001 - whatever keeps a message from having a key is told by the consumer
+        except Exception:  # noqa: BLE001 - the consumer tells what keeps a message from having a key
             return message.topic
 
     # -- time ----------------------------------------------------------------------------------------------------------
 
     async def advance(self, seconds: float) -> None:
-        """Move the time on: what is due by then has run when this returns, retries and periodic work in order."""
+        """Move the time on by ``seconds``. What is due by then, retries and periodic work, has run when this returns."""
         end = self.clock.time() + seconds
         while True:
             due = self.clock.next_due()
@@ -262,7 +282,7 @@ class TestClient:
         await self._engine.flushed()
 
     async def _settle(self, wanted: _Sent | None = None) -> None:
-        """Wait until nothing runs; with ``wanted`` only until that has run, or waits behind another."""
+        """Wait until nothing runs. With ``wanted``, wait until that message has run, or waits behind another one."""
         while True:
             waiting = {sent.key for sent in self._open.values() if sent.runs_again_at is not None and sent.key is not None}
             running = [
@@ -277,13 +297,14 @@ class TestClient:
                     await running[0].changed.wait()
             except TimeoutError:
                 raise RouteMQError(
-                    f"the message on {running[0].message.topic!r} has no end yet: the database does not answer, see the log"
+                    f"the message on {running[0].message.topic!r} has no end yet, because the database does not answer. See "
+                    "the log"
                 ) from None
 
     # -- told by the dispatch ------------------------------------------------------------------------------------------
 
     def done(self, delivery: Delivery) -> None:
-        """Take note that a handler returned."""
+        """Record that the handler of ``delivery`` returned."""
         sent = self._open.pop(id(delivery.message), None)
         if sent is not None:
             sent.value = None if isinstance(delivery.value, Passed) else delivery.value
@@ -291,7 +312,7 @@ class TestClient:
             sent.changed.set()
 
     def runs_again(self, delivery: Delivery, error: BaseException, seconds: float) -> None:
-        """Take note that a message failed and runs again."""
+        """Record that ``delivery`` failed, and that it runs again in ``seconds``."""
         sent = self._open.get(id(delivery.message))
         if sent is not None:
             sent.error = error
@@ -299,7 +320,7 @@ class TestClient:
             sent.changed.set()
 
     def failed(self, delivery: Delivery, error: BaseException) -> None:
-        """Take note that a message failed for good."""
+        """Record that ``delivery`` failed for good."""
         sent = self._open.pop(id(delivery.message), None)
         if sent is not None:
             sent.error = error

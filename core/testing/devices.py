@@ -1,4 +1,4 @@
-"""Devices that hear what the application publishes, and answer its requests."""
+"""Devices that receive what the application publishes, and answer its requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A message that the application published. ``payload`` is what JSON makes of ``body``, or ``body`` itself."""
+    """A message that the application published.
+
+    ``payload`` is what ``body`` holds as JSON, or ``body`` itself where it is not JSON.
+    """
 
     topic: str
     payload: Any
@@ -31,7 +34,7 @@ class Published:
 
 
 def published(publication: Publication) -> Published:
-    """Return ``publication`` as tests look at it."""
+    """Return ``publication`` as a Published, which tests look at."""
     topic, body, qos, retain, properties = publication
     try:
         payload = json.loads(body)
@@ -41,10 +44,10 @@ def published(publication: Publication) -> Published:
 
 
 class Devices:
-    """The listener of a connection that hears all that the application publishes, and answers as devices do.
+    """Receives everything that the application publishes, over a connection of its own, and answers as devices do.
 
-    ``answers`` are the topic filters that are answered, each with its answer and the topic that this goes to. The first
-    one that takes a topic counts.
+    ``answers`` has the topic filters that are answered, each with its answer and the topic of the answer. The first filter
+    that takes a topic counts.
     """
 
     def __init__(self, broker: MemoryBroker) -> None:
@@ -53,24 +56,24 @@ class Devices:
         self.answers: list[tuple[str, Any, str | None]] = []
 
     async def start(self) -> None:
-        """Begin to hear."""
+        """Connect, and subscribe to everything."""
         self._connection = self._broker.connector("devices")(self, 1)
         await self._connection.open()
         await self._connection.subscribe([Subscription("#", 1)])
 
     async def stop(self) -> None:
-        """Hear no more."""
+        """Disconnect."""
         if self._connection is not None:
             await self._connection.close()
 
     def connected(self, connack: Connack) -> None:
-        """Have nothing to do."""
+        """Do nothing, because ``start`` subscribes."""
 
     def disconnected(self) -> None:
-        """Have nothing to do."""
+        """Do nothing, because nothing is under way."""
 
     def receive(self, message: Message) -> None:
-        """Answer, with the next turn of the event loop, by the first device that has this topic."""
+        """Have the first device that has this topic answer, in the next turn of the event loop."""
         if message.qos and self._connection is not None:
             self._connection.acknowledge([message.packet_id])
         for topic_filter, answer, on in self.answers:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,11 +13,11 @@ from core.publisher import Publisher
 from core.transport.connect import connector
 from core.transport.options import parse_url
 from tests.support.mosquitto import Mosquitto, free_pair
-from tests.support.worker import Project, Worker
+from tests.support.worker import Project, Projects, Publishers, Worker
 
 
 @pytest.fixture
-def project(tmp_path, request):
+def project(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Projects]:
     """Give a function that makes projects on an embedded broker and SQLite; their workers are killed at the end."""
     made: list[Worker] = []
     start = Project.start
@@ -28,7 +30,7 @@ def project(tmp_path, request):
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr(Project, "start", starting)
 
-    def make(routers=None, models=None, **variables) -> Project:
+    def make(routers: dict[str, str] | None = None, models: dict[str, str] | None = None, **variables: object) -> Project:
         one = Project(tmp_path / f"project-{len(list(tmp_path.glob('project-*')))}", routers, models)
         return one.set(**{"MQTT_URL": f"embedded://127.0.0.1:{free_pair()}"} | variables)
 
@@ -43,14 +45,14 @@ def project(tmp_path, request):
 
 
 @pytest.fixture
-def mosquitto(tmp_path):
+def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
     broker = Mosquitto(tmp_path / "mosquitto").start()
     yield broker
     broker.stop()
 
 
 @pytest.fixture
-async def publisher():
+async def publisher() -> AsyncIterator[Publishers]:
     """Give a function that gives a publisher at the broker of a project, or of a URL."""
     made: list[Publisher] = []
 

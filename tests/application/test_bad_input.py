@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 
+from core.mqtt.message import Properties
 from tests.support.waiting import until
+from tests.support.worker import Projects, Publishers
 
 GOOD = json.dumps({"type": "t", "value": 1.5}).encode()
 BAD = {
@@ -26,7 +28,7 @@ BAD = {
 }
 
 
-async def test_bad_payloads_are_dead_letters_and_cost_no_neighbour(project, publisher):
+async def test_bad_payloads_are_dead_letters_and_cost_no_neighbour(project: Projects, publisher: Publishers) -> None:
     one = project(RETRY_FIRST=0.01)
     worker = await one.start().ready()
     out = await publisher(one)
@@ -55,7 +57,7 @@ async def test_bad_payloads_are_dead_letters_and_cost_no_neighbour(project, publ
     assert "[topic devices/bad/data, route devices/<device_id>/data, attempt 1]" in worker.output
 
 
-async def test_a_schema_and_limits_of_the_settings(project, publisher):
+async def test_a_schema_and_limits_of_the_settings(project: Projects, publisher: Publishers) -> None:
     one = project(
         {
             "readings": """
@@ -80,7 +82,7 @@ async def test_a_schema_and_limits_of_the_settings(project, publisher):
     )
     worker = await one.start().ready()
     out = await publisher(one)
-    packed = {"content_type": "application/json", "user_property": [("content-encoding", "gzip")]}
+    packed: Properties = {"content_type": "application/json", "user_property": [("content-encoding", "gzip")]}
     await out.publish("readings/1", gzip.compress(b'[{"value": 1.25}]'), qos=1, properties=packed)
     await out.publish("readings/1", gzip.compress(b'[{"value": 1.25}]' + b" " * 2_000), qos=1, properties=packed)
     await out.publish("readings/1", b"[" + b" " * 2_000 + b"]", qos=1)
@@ -103,11 +105,11 @@ async def test_a_schema_and_limits_of_the_settings(project, publisher):
     assert len([line for line in said.splitlines() if "readings/" in line]) == 5
     code, said = await one.command("dead-letters", "replay", "--all")
     assert code == 1
-    assert "0 replayed, 5 failed again and stay" in said
+    assert "0 replayed and removed, 5 kept after failing again" in said
     assert "At most 2,000 are accepted" in said
 
 
-async def test_a_megabyte_that_is_good_is_stored(project, publisher):
+async def test_a_megabyte_that_is_good_is_stored(project: Projects, publisher: Publishers) -> None:
     one = project(
         {
             "big": """
@@ -142,7 +144,7 @@ async def test_a_megabyte_that_is_good_is_stored(project, publisher):
     assert one.rows("SELECT name, length(text) FROM documents") == [("long", 1024 * 1024)]
 
 
-async def test_topics_of_any_depth_and_topics_that_no_route_takes(project, publisher):
+async def test_topics_of_any_depth_and_topics_that_no_route_takes(project: Projects, publisher: Publishers) -> None:
     one = project(
         {
             "depth": """
@@ -182,7 +184,7 @@ async def test_topics_of_any_depth_and_topics_that_no_route_takes(project, publi
     assert "stopped: 4 received, 3 done, 1 dead-lettered" in worker.output
 
 
-async def test_what_a_handler_raises_costs_its_message_alone(project, publisher):
+async def test_what_a_handler_raises_costs_its_message_alone(project: Projects, publisher: Publishers) -> None:
     one = project(
         {
             "raising": """

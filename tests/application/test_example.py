@@ -15,17 +15,17 @@ import pytest
 from core.transport.connect import connector
 from core.transport.connection import Subscription
 from core.transport.options import parse_url
-from tests.support.mosquitto import MOSQUITTO_PUB, require_mosquitto
+from tests.support.mosquitto import MOSQUITTO_PUB, Mosquitto, require_mosquitto
 from tests.support.postgres import fetch, postgres
 from tests.support.recorder import Recorder
 from tests.support.waiting import until
-from tests.support.worker import ROOT
+from tests.support.worker import ROOT, Projects
 
 DATA = ROOT.parent / "shared" / "data" / "rtl433.jsonl"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_simulated_readings_are_rows_and_a_signal_ends_it_with_code_0(project, number):
+async def test_simulated_readings_are_rows_and_a_signal_ends_it_with_code_0(project: Projects, number: int) -> None:
     one = project()
     worker = await one.start().ready()
     code, said = await one.command("simulate", "--devices", "20", "--rate", "400", "--duration", "2")
@@ -40,7 +40,7 @@ async def test_simulated_readings_are_rows_and_a_signal_ends_it_with_code_0(proj
     assert {("humidity", "percent", "real"), ("power", "watt", "real")} <= kinds
 
 
-async def test_two_lines_take_it_to_mosquitto_and_postgresql(project, mosquitto):
+async def test_two_lines_take_it_to_mosquitto_and_postgresql(project: Projects, mosquitto: Mosquitto) -> None:
     url = postgres().new_database()
     one = project(MQTT_URL=mosquitto.url, DATABASE_URL=url)
     assert (await one.command("db", "upgrade"))[0] == 0
@@ -54,8 +54,9 @@ async def test_two_lines_take_it_to_mosquitto_and_postgresql(project, mosquitto)
 
 
 @pytest.mark.parametrize("version", ["mqttv311", "mqttv5"])
-async def test_mosquittos_client_reaches_a_controller(project, version):
+async def test_mosquittos_client_reaches_a_controller(project: Projects, version: str) -> None:
     require_mosquitto()
+    assert MOSQUITTO_PUB is not None
     one = project()
     await one.start().ready()
     port = int(one.environment["MQTT_URL"].rpartition(":")[2]) + (version == "mqttv5")
@@ -68,7 +69,7 @@ async def test_mosquittos_client_reaches_a_controller(project, version):
     ]
 
 
-async def test_the_history_is_answered(project):
+async def test_the_history_is_answered(project: Projects) -> None:
     one = project()
     worker = await one.start().ready()
     for value in (1, 2):
@@ -90,7 +91,7 @@ async def test_the_history_is_answered(project):
 
 
 @pytest.mark.skipif(not DATA.exists() and not os.environ.get("ROUTEMQ_REQUIRE_SPEC"), reason=f"{DATA.name} is not there")
-async def test_every_message_of_a_real_receiver_is_stored(project):
+async def test_every_message_of_a_real_receiver_is_stored(project: Projects) -> None:
     one = project()
     await one.start().ready()
     code, said = await one.command("replay", str(DATA), "--topic", "rtl_433/<model>/<id>")

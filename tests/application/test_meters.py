@@ -7,24 +7,25 @@ import os
 import shutil
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import cbor2
 import pytest
 
 from tests.support.mosquitto import free_pair
 from tests.support.waiting import until
-from tests.support.worker import ROOT, Project
+from tests.support.worker import ROOT, Project, Projects, Publishers
 
 
 @pytest.fixture
-def meters(project, tmp_path):
+def meters(project: Projects, tmp_path: Path) -> Project:
     """The example, copied to where it can leave files."""
     folder = tmp_path / "meters"
     shutil.copytree(ROOT / "examples" / "meters", folder, ignore=shutil.ignore_patterns("storage", "__pycache__", ".*"))
     return Project(folder).set(MQTT_URL=f"embedded://127.0.0.1:{free_pair()}")
 
 
-async def test_its_tests_pass(meters):
+async def test_its_tests_pass(meters: Project) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
     process = await asyncio.create_subprocess_exec(
@@ -36,11 +37,11 @@ async def test_its_tests_pass(meters):
     assert "passed" in said
 
 
-async def test_its_models_are_what_its_migrations_make(meters):
+async def test_its_models_are_what_its_migrations_make(meters: Project) -> None:
     assert (await meters.command("db", "check"))[0] == 0
 
 
-async def test_it_stores_what_a_meter_sends(meters, publisher):
+async def test_it_stores_what_a_meter_sends(meters: Project, publisher: Publishers) -> None:
     worker = await meters.start().ready()
     device = await publisher(meters)
     body = cbor2.dumps({"kwh": 1234.5, "taken_at": datetime(2026, 11, 25, tzinfo=UTC), "voltage": 230.4})

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from core import rate_limit
 from core.errors import CounterUnreachableError
+from tests.support.mosquitto import Mosquitto
 from tests.support.redis_server import RedisServer, require_redis
 from tests.support.waiting import until
+from tests.support.worker import Projects, Publishers
 
 ROUTER = """
 from core.rate_limit import RateLimit
@@ -31,13 +35,15 @@ async def handle(context):
 
 
 @pytest.fixture
-def redis(tmp_path):
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
     server = RedisServer(tmp_path / "redis").start()
     yield server
     server.stop()
 
 
-async def test_two_workers_share_a_limit_and_messages_wait_while_redis_is_away(project, mosquitto, publisher, redis):
+async def test_two_workers_share_a_limit_and_messages_wait_while_redis_is_away(
+    project: Projects, mosquitto: Mosquitto, publisher: Publishers, redis: RedisServer
+) -> None:
     # The same module in both, on topics of their own, so that it is known who gets what.
     workers = []
     for topic in ("a", "b"):
@@ -63,7 +69,7 @@ async def test_two_workers_share_a_limit_and_messages_wait_while_redis_is_away(p
         assert "0 in hand" in worker.output.rpartition("stopped: ")[2]
 
 
-async def test_a_server_that_hangs_is_away_before_handlers_time_out():
+async def test_a_server_that_hangs_is_away_before_handlers_time_out() -> None:
     require_redis()
     with socket.create_server(("127.0.0.1", 0)) as server:
         rate_limit.configure(f"redis://127.0.0.1:{server.getsockname()[1]}")
@@ -75,7 +81,7 @@ async def test_a_server_that_hangs_is_away_before_handlers_time_out():
             await rate_limit.close()
 
 
-async def test_the_doctor_asks_the_server(project, redis):
+async def test_the_doctor_asks_the_server(project: Projects, redis: RedisServer) -> None:
     one = project(RATE_LIMIT_URL=redis.url)
     assert f"counted on {redis.url}, which answers" in (await one.command("doctor"))[1]
     redis.stop()
@@ -83,7 +89,7 @@ async def test_the_doctor_asks_the_server(project, redis):
     assert (code, "does not count: ConnectionError" in said) == (1, True)
 
 
-async def test_a_redis_url_that_cannot_be_is_told_in_one_line(project):
+async def test_a_redis_url_that_cannot_be_is_told_in_one_line(project: Projects) -> None:
     one = project({"limited": ROUTER.format(topic="a")}, RATE_LIMIT_URL="redis://me:secret@host:port")
     code, said = await one.command()
     assert code == 1

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.mosquitto import Mosquitto
 from tests.support.waiting import until
+from tests.support.worker import Projects, Publishers
 
 
 def router(*topics: str) -> dict[str, str]:
@@ -19,7 +21,9 @@ def router(*topics: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("database", ["sqlite+aiosqlite:///storage/routemq.db", ""])
 @pytest.mark.parametrize("version", ["5", "3.1.1"])
-async def test_messages_of_a_route_that_is_gone_do_not_come(project, mosquitto, publisher, database, version):
+async def test_messages_of_a_route_that_is_gone_do_not_come(
+    project: Projects, mosquitto: Mosquitto, publisher: Publishers, database: str, version: str
+) -> None:
     one = project(router("old/+", "kept/+"), {}, MQTT_URL=mosquitto.url, DATABASE_URL=database, MQTT_VERSION=version)
     worker = await one.start().ready()
     assert await worker.stop() == 0
@@ -40,8 +44,8 @@ async def test_messages_of_a_route_that_is_gone_do_not_come(project, mosquitto, 
 @pytest.mark.parametrize("version", ["5", "3.1.1"])
 @pytest.mark.parametrize("database", ["sqlite+aiosqlite:///storage/routemq.db", ""])
 async def test_a_second_process_with_the_same_client_identifier_takes_over_and_the_first_ends(
-    project, mosquitto, version, database
-):
+    project: Projects, mosquitto: Mosquitto, version: str, database: str
+) -> None:
     one = project(router("t"), {}, MQTT_URL=mosquitto.url, MQTT_VERSION=version, DATABASE_URL=database)
     first = await one.start().ready()
     second = await one.start().ready()

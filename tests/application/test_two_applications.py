@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +78,7 @@ async def send(application: Application, serial: str, body: bytes) -> None:
 
 async def rows(application: Application) -> set[tuple[str, float]]:
     with application.runtime.used():
-        return {(str(meter.serial), float(meter.kwh)) for meter in await Model.all(Meter)}
+        return {(str(meter.serial), meter.kwh or 0.0) for meter in await Model.all(Meter)}
 
 
 async def test_two_applications_live_in_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,4 +100,4 @@ async def test_two_applications_live_in_one_process(tmp_path: Path, monkeypatch:
         assert not Model._is_enabled
     finally:
         for application in applications:
-            await application.stop()
+            await application.stop(asyncio.Event())

@@ -83,7 +83,7 @@ class Area(BaseModel):
     width: float = Field(alias="w")
     height: float = Field(alias="h")
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def area(self) -> float:
         return self.width * self.height
@@ -145,35 +145,39 @@ class Devices(Controller):
     async def ask(self, context: Context[Node]) -> Status | None:
         """Answer how the device is, in a summary
         that has two lines."""
+        return Status()
 
     async def command(self, context: Context[Any]) -> list[Point]:
-        pass
+        raise NotImplementedError
 
     async def many(self, contexts: Sequence[Context[Any]]) -> Totals:
         """Store many at once."""
+        raise NotImplementedError
 
 
 async def echo(context: Context[Reading]) -> Reading:
     return context["payload"]
 
 
-async def area(context) -> Area:
+async def area(context: Context[Area]) -> Area:
     return context["payload"]
 
 
-async def other_reading(context):
+# As a user writes one without annotations.
+async def other_reading(context):  # type: ignore[no-untyped-def]
     pass
 
 
-def total(context) -> Totals:
+def total(context: Context[Any]) -> Totals:
     """Count."""
+    raise NotImplementedError
 
 
-async def unreadable(context) -> NoSuchName:  # noqa: F821
+async def unreadable(context: Context[Odd]) -> NoSuchName:  # type: ignore[name-defined] # noqa: F821
     """Answer with who knows what."""
 
 
-async def nothing(context) -> None:
+async def nothing(context: Context[Any]) -> None:
     pass
 
 

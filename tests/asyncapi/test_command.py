@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 
 from bootstrap.commands.asyncapi import about, render
 from core.errors import StartError
-from tests.application.conftest import project  # noqa: F401 - a fixture
+from tests.support.worker import Projects
 
 ROUTER = """
 from pydantic import BaseModel
@@ -30,7 +31,7 @@ async def reading(context):
 """
 
 
-async def test_yaml_json_and_html_tell_the_same(project):  # noqa: F811
+async def test_yaml_json_and_html_tell_the_same(project: Projects) -> None:
     one = project({"meters": ROUTER}, MQTT_URL="mqtt://me:s3cr3t@broker.example")
     (one.folder / "pyproject.toml").write_text('[project]\nname = "meters"\nversion = "2.0"\ndescription = "All meters."\n')
     code, said = await one.command("asyncapi")
@@ -53,7 +54,7 @@ async def test_yaml_json_and_html_tell_the_same(project):  # noqa: F811
     assert "s3cr3t" not in page
 
 
-async def test_what_cannot_be_written_is_one_line(project):  # noqa: F811
+async def test_what_cannot_be_written_is_one_line(project: Projects) -> None:
     one = project({"meters": ROUTER})
     code, said = await one.command("asyncapi", "--output", "missing/a.yaml")
     assert (code, said) == (
@@ -63,7 +64,7 @@ async def test_what_cannot_be_written_is_one_line(project):  # noqa: F811
     assert (await one.command("asyncapi", "--json", "--html"))[0] == 2
 
 
-def test_a_project_without_a_name_is_called_like_its_folder(tmp_path):
+def test_a_project_without_a_name_is_called_like_its_folder(tmp_path: Path) -> None:
     assert (about(tmp_path).title, about(tmp_path).version) == (tmp_path.name, "0.1.0")
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\ndynamic = ["version"]\n')
     assert (about(tmp_path).title, about(tmp_path).version) == ("x", "0.1.0")
@@ -72,6 +73,6 @@ def test_a_project_without_a_name_is_called_like_its_folder(tmp_path):
         about(tmp_path)
 
 
-def test_yaml_keeps_texts_that_look_like_something_else():
+def test_yaml_keeps_texts_that_look_like_something_else() -> None:
     values = ["on", "1.0", "null", "2026-01-31", "a: b", " x", "- y", "#", "a\nb\n", "trailing \n x", "é", "\t", ""]
     assert yaml.safe_load(render({"a": values}, "yaml")) == {"a": values}

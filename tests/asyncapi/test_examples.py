@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -40,13 +41,13 @@ from core.asyncapi.schema_example import Unmakeable, examples
         ({"allOf": [{"properties": {"a": {"const": 1}}}, {"properties": {"b": {"const": 2}}}]}, {"a": 1, "b": 2}),
     ],
 )
-def test_examples_by_keyword(schema, expected):
+def test_examples_by_keyword(schema: dict[str, Any], expected: object) -> None:
     (made, *_), _ = examples(schema, {})
     assert made == expected
     Draft7Validator(schema).validate(made)
 
 
-def test_a_model_that_must_hold_itself_has_no_example():
+def test_a_model_that_must_hold_itself_has_no_example() -> None:
     inner = {"$ref": "#/components/schemas/A"}
     components = {"A": {"type": "object", "properties": {"a": inner}, "required": ["a"]}}
     with pytest.raises(Unmakeable):
@@ -67,7 +68,7 @@ def test_a_model_that_must_hold_itself_has_no_example():
         },
     )
 )
-def test_numbers_keep_within_their_limits(schema):
+def test_numbers_keep_within_their_limits(schema: dict[str, Any]) -> None:
     (made,), _ = examples(schema, {})
     Draft7Validator(schema).validate(made)
 
@@ -88,7 +89,7 @@ def test_numbers_keep_within_their_limits(schema):
         "",
     ],
 )
-def test_patterns_have_texts(pattern):
+def test_patterns_have_texts(pattern: str) -> None:
     text = sample(pattern, 1)
     assert text is not None
     assert re.search(pattern, text)
@@ -98,6 +99,6 @@ def test_patterns_have_texts(pattern):
     "pattern",
     ["(", "[", "(?", "a{", r"(a)\1x(?(1)b|c)", "^a{9999}$", "^(((a{99}){99}){99}){99}$", "[[a]", "[^\\s\\S]", "\\"],
 )
-def test_a_pattern_that_is_none_or_too_hard_has_none(pattern):
+def test_a_pattern_that_is_none_or_too_hard_has_none(pattern: str) -> None:
     text = sample(pattern)
     assert text is None or re.search(pattern, text)

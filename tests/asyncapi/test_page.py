@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from enum import Enum
 from html.parser import HTMLParser
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from jinja2 import UndefinedError
@@ -19,8 +19,14 @@ from core.asyncapi.page.prose import prose
 from core.asyncapi.page.references import References
 from core.asyncapi.page.words import Piece, code, join
 from core.asyncapi.server import Server
+from core.context import Context
 from core.router import Router
 from tests.asyncapi.rich import build
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pydantic.config import JsonDict
 
 VOID = {"meta", "input", "wbr"}
 BAD = "<img src=x onerror=alert(1)>"
@@ -40,13 +46,14 @@ class Hostile(BaseModel):
     text: str = Field(BAD, pattern="<img>|.*")
 
 
-async def hostile(context) -> Hostile:
+async def hostile(context: Context[Any]) -> Hostile:
     """<img src=x onerror=alert(1)> and `<script>`.
 
     - <img src=x onerror=alert(1)>
 
         <img src=x onerror=alert(1)>
     """
+    raise NotImplementedError
 
 
 class Reader(HTMLParser):
@@ -62,26 +69,27 @@ class Reader(HTMLParser):
         self.close()
         assert self.open == []
 
-    def handle_starttag(self, name, attributes):
+    def handle_starttag(self, name: str, attributes: list[tuple[str, str | None]]) -> None:
         self.names.append(name)
         self.attributes += attributes
         if name not in VOID:
             self.open.append(name)
 
-    def handle_endtag(self, name):
+    def handle_endtag(self, name: str) -> None:
         assert self.open.pop() == name
 
-    def handle_data(self, data):
+    def handle_data(self, data: str) -> None:
         if not {"style", "script"}.intersection(self.open):
             self.said.append(data)
 
-    def values(self, name):
-        return [value for key, value in self.attributes if key == name]
+    def values(self, name: str) -> list[str]:
+        return [value or "" for key, value in self.attributes if key == name]
 
 
-def macro(template: str, name: str):
+def macro(template: str, name: str) -> Callable[..., str]:
     """Return a macro of one of the page's templates."""
-    return getattr(ENVIRONMENT.get_template(template).module, name)
+    found: Callable[..., str] = getattr(ENVIRONMENT.get_template(template).module, name)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +97,7 @@ def rich() -> Reader:
     return Reader(page(describe(build(), About("Fleet", "1.2.3", "All devices."), Server("b:8883", password=True))))
 
 
-def test_it_shows_every_channel_and_model_and_links_lead_somewhere(rich):
+def test_it_shows_every_channel_and_model_and_links_lead_somewhere(rich: Reader) -> None:
     document = describe(build(), About("Fleet", "1.2.3"), Server("b:8883"))
     ids = rich.values("id")
     assert len(ids) == len(set(ids))
@@ -99,7 +107,7 @@ def test_it_shows_every_channel_and_model_and_links_lead_somewhere(rich):
         assert link.removeprefix("#") in ids
 
 
-def test_it_says_in_words_what_the_document_holds(rich):
+def test_it_says_in_words_what_the_document_holds(rich: Reader) -> None:
     said = " ".join("".join(rich.said).split())
     for part in (
         "Fleet 1.2.3",
@@ -125,7 +133,7 @@ def test_it_says_in_words_what_the_document_holds(rich):
         assert part in said
 
 
-def test_nothing_is_loaded_from_anywhere(rich):
+def test_nothing_is_loaded_from_anywhere(rich: Reader) -> None:
     assert rich.values("src") == []
     assert all(link.startswith("#") for link in rich.values("href"))
     assert set(rich.names) & {"link", "img", "iframe", "object", "base", "form"} == set()
@@ -134,7 +142,7 @@ def test_nothing_is_loaded_from_anywhere(rich):
     assert "unsafe" not in policy
 
 
-def test_names_and_texts_are_shown_as_they_are_and_never_run():
+def test_names_and_texts_are_shown_as_they_are_and_never_run() -> None:
     router = Router()
     router.on("a&b\"'/<x>/$", hostile, schema=Hostile, name=f'"{BAD}', reply_errors=True)
     one = Server(f"b:1{BAD}", f"{BAD}", path=BAD, description=BAD, client_id=BAD)
@@ -160,11 +168,11 @@ def test_names_and_texts_are_shown_as_they_are_and_never_run():
         ({"maxItems": 0}, "at most 0 items"),
     ],
 )
-def test_sizes_are_said_in_english(schema, said):
+def test_sizes_are_said_in_english(schema: dict[str, Any], said: str) -> None:
     assert limits(schema, References({})) == [(Piece(said),)]
 
 
-def test_docstrings_are_paragraphs_lists_and_code():
+def test_docstrings_are_paragraphs_lists_and_code() -> None:
     text = "One `a < b`\ntwo.\n\n- first\n  goes on\n- second ``c``\n\n    code <here>\n"
     assert macro("prose.html", "prose")(prose(text)) == (
         "<p>One <code>a &lt; b</code> two.</p><ul><li>first goes on</li><li>second <code>c</code></li></ul>"
@@ -172,7 +180,7 @@ def test_docstrings_are_paragraphs_lists_and_code():
     )
 
 
-def test_elements_escape_what_is_no_markup():
+def test_elements_escape_what_is_no_markup() -> None:
     words = join(["<", (Piece('"<b>&', "model"),), " ", code("<&>")])
     assert macro("words.html", "words")(words) == (
         '&lt;<a href="#schema-&#34;&lt;b&gt;&amp;">&#34;&lt;b&gt;&amp;</a> <code>&lt;&amp;&gt;</code>'
@@ -182,16 +190,17 @@ def test_elements_escape_what_is_no_markup():
 
 def with_text(text: str) -> Reader:
     """Return the page of an application that has ``text`` wherever an application can have a text."""
-    extra = {"pattern": text, "format": text, "examples": [{text: text}]}
+    extra: JsonDict = {"pattern": text, "format": text, "examples": [{text: text}]}
+    either: Any = Literal[f"{text}1", f"{text}2"]
     model = create_model(
         "Model",
         __doc__=text,
         __config__=ConfigDict(title=text),
         value=(str, Field(text, alias=text, title=text, description=text, deprecated=True, json_schema_extra=extra)),
-        one_of=(Literal[f"{text}1", f"{text}2"], Field(description=text)),
+        one_of=(either, Field(description=text)),
     )
 
-    async def handler(context):
+    async def handler(context: Context[Any]) -> None:
         pass
 
     handler.__doc__ = f"{text}\n\n{text}\n\n- {text}\n\n    {text}\n"
@@ -215,7 +224,7 @@ def with_text(text: str) -> Reader:
         "{{ 7 * 7 }}{% raw %}{# x #}",
     ],
 )
-def test_whatever_a_text_is_the_page_has_the_same_elements(text):
+def test_whatever_a_text_is_the_page_has_the_same_elements(text: str) -> None:
     harmless, found = with_text("harmless"), with_text(text)
     assert found.names == harmless.names
     assert [name for name, _ in found.attributes] == [name for name, _ in harmless.attributes]
@@ -224,19 +233,19 @@ def test_whatever_a_text_is_the_page_has_the_same_elements(text):
     assert said.count(text) == "".join(harmless.said).count("harmless") > 40
 
 
-def test_templates_escape_everything_but_the_style_and_the_script():
+def test_templates_escape_everything_but_the_style_and_the_script() -> None:
     sources = [file.read_text() for file in sorted(FOLDER.glob("*.html"))]
     assert re.findall(r"\{\{ (\w+)\|safe \}\}", "".join(sources)) == ["style", "script"]
     assert "".join(sources).count("|safe") == 2
     assert "autoescape" not in "".join(sources)
 
 
-def test_a_template_that_names_what_is_not_there_fails():
+def test_a_template_that_names_what_is_not_there_fails() -> None:
     with pytest.raises(UndefinedError, match="missing"):
         ENVIRONMENT.from_string("{{ missing }}").render()
 
 
-def test_an_application_without_schemas_has_a_page():
+def test_an_application_without_schemas_has_a_page() -> None:
     router = Router()
     router.on("a", lambda context: None)
     found = Reader(page(describe(router, About("x", "1"), Server("b:1"))))

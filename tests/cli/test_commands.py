@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
+from rich.console import Console
 
-from bootstrap.commands.replay import TopicMaker
+from bootstrap.commands.replay import TopicTemplate
+from bootstrap.commands.show import routes_table, settings_table
 from bootstrap.commands.simulate import readings
+from bootstrap.discovery import discover
+from config.settings import Settings
 from core import __version__
 from core.errors import TopicError
-from tests.application.conftest import project  # noqa: F401 - a fixture
 from tests.support.waiting import until
+from tests.support.worker import Projects
 
 
-async def test_version_and_help(project):  # noqa: F811
+async def test_version_and_help(project: Projects) -> None:
     one = project()
     assert await one.command("--version") == (0, f"RouteMQ {__version__}\n")
     code, said = await one.command("--help")
@@ -24,7 +29,7 @@ async def test_version_and_help(project):  # noqa: F811
     assert (await one.command("no-such-command"))[0] == 2
 
 
-async def test_routes_are_shown_with_all_that_matters(project):  # noqa: F811
+async def test_routes_are_shown_with_all_that_matters(project: Projects) -> None:
     code, said = await project().command("routes")
     assert code == 0
     line = next(line for line in said.splitlines() if line.startswith("devices/<device_id>/data"))
@@ -47,7 +52,7 @@ async def test_routes_are_shown_with_all_that_matters(project):  # noqa: F811
     assert "codec=raw, order_by=n, timeout=5" in said
 
 
-async def test_config_shows_values_and_where_they_come_from(project):  # noqa: F811
+async def test_config_shows_values_and_where_they_come_from(project: Projects) -> None:
     one = project(DATABASE_URL="postgresql+asyncpg://me:s3cr3t@host/x", MQTT_KEEPALIVE=30)
     code, said = await one.command("config")
     assert code == 0
@@ -58,7 +63,16 @@ async def test_config_shows_values_and_where_they_come_from(project):  # noqa: F
     assert "s3cr3t" not in said
 
 
-async def test_publish_sends_one_message(project):  # noqa: F811
+def test_nothing_is_cut_off_on_a_narrow_terminal() -> None:
+    narrow = Console(file=io.StringIO(), width=60)
+    settings_table(Settings(), narrow)
+    routes_table(discover(), narrow)
+    said = narrow.file.getvalue()  # type: ignore[attr-defined]
+    assert max(len(line) for line in said.splitlines()) == 60
+    assert "…" not in said
+
+
+async def test_publish_sends_one_message(project: Projects) -> None:
     one = project()
     await one.start().ready()
     assert await one.command("publish", "devices/a/data", '{"type": "t", "value": 2}') == (0, "")
@@ -69,7 +83,7 @@ async def test_publish_sends_one_message(project):  # noqa: F811
     assert "wildcards" in said
 
 
-async def test_replay_makes_topics_of_fields_and_says_what_it_changed(project):  # noqa: F811
+async def test_replay_makes_topics_of_fields_and_says_what_it_changed(project: Projects) -> None:
     one = project()
     await one.start().ready()
     lines = [
@@ -83,9 +97,9 @@ async def test_replay_makes_topics_of_fields_and_says_what_it_changed(project): 
     file.write_text("".join(json.dumps(line) + "\n" for line in lines) + "\nnot json\n[1]\n")
     code, said = await one.command("replay", "data.jsonl", "--topic", "rtl_433/<model>/{id}", "--rate", "1000")
     assert code == 1
-    assert "line 7 is passed over" in said
-    assert "line 8 is passed over: not a JSON object" in said
-    assert "'B/C+#' cannot be a topic level, 'B_C__' was used" in said
+    assert "line 7 is skipped" in said
+    assert "line 8 is skipped: not a JSON object" in said
+    assert "'B/C+#' cannot be a topic level, so 'B_C__' was used" in said
     assert "5 sent, 5 acknowledged" in said
     await until(lambda: one.count("rtl433_readings") == 5)
     stored = sorted(one.rows("SELECT model, device_id FROM rtl433_readings"))
@@ -97,12 +111,12 @@ async def test_replay_makes_topics_of_fields_and_says_what_it_changed(project): 
 
 
 @pytest.mark.parametrize("template", ["", "a/+/<x>", "a/#"])
-def test_a_template_that_makes_no_topics_is_refused(template):
+def test_a_template_that_makes_no_topics_is_refused(template: str) -> None:
     with pytest.raises(TopicError):
-        TopicMaker(template)
+        TopicTemplate(template)
 
 
-def test_simulated_readings_are_believable():
+def test_simulated_readings_are_believable() -> None:
     made = [(topic, json.loads(body)) for topic, body in readings(4, 400)]
     assert len({topic for topic, _ in made}) == 4
     for topic, reading in made:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
+import sys
+
 import pytest
 
-from tests.application.conftest import project, publisher  # noqa: F401 - fixtures
 from tests.support.waiting import until
+from tests.support.worker import Projects, Publishers, clean_environment
 
 BROKEN = """
 from app.models.thing import Thing
@@ -41,7 +45,9 @@ class Thing(Base):
 """
 
 
-async def test_they_are_run_again_after_the_fix_and_leave_the_table_when_they_succeed(project, publisher):  # noqa: F811
+async def test_they_are_run_again_after_the_fix_and_leave_the_table_when_they_succeed(
+    project: Projects, publisher: Publishers
+) -> None:
     one = project({"things": BROKEN}, {"thing": THING}, RETRY_ATTEMPTS=2, RETRY_FIRST=0.01)
     worker = await one.start().ready()
     out = await publisher(one)
@@ -67,7 +73,7 @@ async def test_they_are_run_again_after_the_fix_and_leave_the_table_when_they_su
     (one.folder / "app" / "routers" / "things.py").write_text(FIXED)
     code, said = await one.command("dead-letters", "replay", "--route", "things")
     assert code == 1
-    assert "2 replayed, 2 failed again and stay" in said
+    assert "2 replayed and removed, 2 kept after failing again" in said
     assert sorted(one.rows("SELECT name, value, attempt FROM things")) == [("a", 1, 1), ("b", 0, 3), ("c", 0, 3)]
     left = [row[0] for row in one.rows("SELECT topic FROM routemq_dead_letters ORDER BY id")]
     assert sorted(left) == ["things/a", "things/d"]
@@ -78,7 +84,7 @@ async def test_they_are_run_again_after_the_fix_and_leave_the_table_when_they_su
     assert await one.command("dead-letters", "list") == (0, "0 dead letters\n")
 
 
-async def test_without_a_database_they_are_in_the_file(project, publisher):  # noqa: F811
+async def test_without_a_database_they_are_in_the_file(project: Projects, publisher: Publishers) -> None:
     one = project({"things": BROKEN}, {"thing": THING}, RETRY_ATTEMPTS=1, DATABASE_URL="")
     worker = await one.start().ready()
     out = await publisher(one)
@@ -89,15 +95,27 @@ async def test_without_a_database_they_are_in_the_file(project, publisher):  # n
     assert "2 dead-lettered" in worker.output
     _, said = await one.command("dead-letters", "list")
     assert said.splitlines()[-1] == "2 dead letters"
+    narrow = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "main.py", "dead-letters", "list"],
+        cwd=one.folder, env=clean_environment() | {"COLUMNS": "60"}, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    # On a narrow terminal the rest gives way to the id and the time.
+    assert [line.split()[:1] for line in narrow.stdout.splitlines()[:3]] == [["id"], ["1"], ["2"]]
     _, said = await one.command("dead-letters", "show", "2")
     assert "00 ff" in said
     (one.folder / "app" / "routers" / "things.py").write_text(FIXED)
-    assert await one.command("dead-letters", "replay", "1") == (0, "1 replayed, 0 failed again and stay\n")
-    assert await one.command("dead-letters", "replay", "--all") == (0, "1 replayed, 0 failed again and stay\n")
+    assert await one.command("dead-letters", "replay", "1") == (0, "1 replayed and removed, 0 kept after failing again\n")
+    assert await one.command("dead-letters", "replay", "--all") == (
+        0,
+        "1 replayed and removed, 0 kept after failing again\n",
+    )
     assert await one.command("dead-letters", "list") == (0, "0 dead letters\n")
 
 
-async def test_while_the_database_is_away_nothing_is_replayed_and_nothing_lost(project, publisher):  # noqa: F811
+async def test_while_the_database_is_away_nothing_is_replayed_and_nothing_lost(
+    project: Projects, publisher: Publishers
+) -> None:
     one = project({"things": BROKEN}, {"thing": THING}, RETRY_ATTEMPTS=1)
     await one.start().ready()
     await (await publisher(one)).publish("things/a", b"nonsense", qos=1)
@@ -122,7 +140,7 @@ async def test_while_the_database_is_away_nothing_is_replayed_and_nothing_lost(p
         (["drop"], "--all"),
     ],
 )
-async def test_what_cannot_be_is_one_line(project, arguments, part):  # noqa: F811
+async def test_what_cannot_be_is_one_line(project: Projects, arguments: list[str], part: str) -> None:
     code, said = await project().command("dead-letters", *arguments)
     assert code == 1
     assert part in said

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
-from tests.application.conftest import mosquitto, project, publisher  # noqa: F401 - fixtures
 from tests.support.mosquitto import Mosquitto, free_pair, free_port
 from tests.support.postgres import postgres
 from tests.support.waiting import until
+from tests.support.worker import Projects, Publishers
 
 
 def findings(said: str) -> dict[str, tuple[str, str]]:
     return {line[6:20].strip(): (line[:6].strip(), line[20:]) for line in said.splitlines()}
 
 
-async def test_all_is_well_before_the_first_start_and_beside_a_worker(project, publisher):  # noqa: F811
+async def test_all_is_well_before_the_first_start_and_beside_a_worker(project: Projects, publisher: Publishers) -> None:
     one = project()
     code, said = await one.command("doctor")
     found = findings(said)
@@ -29,25 +30,25 @@ async def test_all_is_well_before_the_first_start_and_beside_a_worker(project, p
     found = findings(said)
     assert code == 0
     assert "MQTT 5" in found["broker"][1]
-    assert found["dead letters"][0] == "look"
+    assert found["dead letters"][0] == "warn"
     assert found["dead letters"][1].startswith("1 of at most 100,000")
     assert await worker.stop() == 0
     assert "taken over" not in worker.output
 
 
-async def test_what_the_broker_can_do_and_the_database_is(project, tmp_path):  # noqa: F811
+async def test_what_the_broker_can_do_and_the_database_is(project: Projects, tmp_path: Path) -> None:
     broker = Mosquitto(tmp_path / "m", "max_packet_size 300000").start()
     code, said = await project(MQTT_URL=broker.url, DATABASE_URL=postgres().new_database()).command("doctor")
     found = findings(said)
     assert code == 1
-    assert [name for name, (state, _) in found.items() if state == "fails"] == ["migrations"]
-    assert found["migrations"][1] == "0001_create_tables to be done: python main.py db upgrade"
-    assert "shared subscriptions, Receive Maximum 20, packets of 300,000 bytes" in found["broker"][1]
+    assert [name for name, (state, _) in found.items() if state == "fail"] == ["migrations"]
+    assert found["migrations"][1] == "the database lacks 0001_create_tables: run python main.py db upgrade"
+    assert "shared subscriptions, Receive Maximum 20, packets of at most 300,000 bytes" in found["broker"][1]
     assert "PostgreSQL 18" in found["database"][1]
     broker.stop()
 
 
-async def test_everything_that_is_wrong_is_said_at_once(project):  # noqa: F811
+async def test_everything_that_is_wrong_is_said_at_once(project: Projects) -> None:
     port = free_port()
     one = project(
         {"broken": "import no_such_module\n"},
@@ -59,12 +60,12 @@ async def test_everything_that_is_wrong_is_said_at_once(project):  # noqa: F811
     found = findings(said)
     assert code == 1
     assert {name: state for name, (state, _) in found.items()} == {
-        "settings": "look",
-        "routes": "fails",
-        "broker": "fails",
-        "database": "fails",
+        "settings": "warn",
+        "routes": "fail",
+        "broker": "fail",
+        "database": "fail",
         "migrations": "ok",
-        "dead letters": "fails",
+        "dead letters": "fail",
         "disk": "ok",
     }
     assert "no_such_module" in found["routes"][1]
@@ -73,9 +74,9 @@ async def test_everything_that_is_wrong_is_said_at_once(project):  # noqa: F811
     assert "Traceback" not in said
 
 
-async def test_a_taken_port_is_found(project):  # noqa: F811
+async def test_a_taken_port_is_found(project: Projects) -> None:
     port = free_pair()
     with socket.create_server(("127.0.0.1", port + 1)):
         code, said = await project(MQTT_URL=f"embedded://127.0.0.1:{port}").command("doctor")
     assert code == 1
-    assert f"port {port + 1} cannot be listened on" in findings(said)["broker"][1]
+    assert f"the embedded broker cannot listen on port {port + 1}" in findings(said)["broker"][1]

@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +20,7 @@ PYTEST = (
 LINTERS = [name for name in ("ruff", "mypy") if importlib.util.find_spec(name) is None]
 
 
-def python(folder, *arguments: str) -> tuple[int, str]:
+def python(folder: Path, *arguments: str) -> tuple[int, str]:
     environment = clean_environment() | {"MYPYPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=110, check=False
@@ -27,7 +28,7 @@ def python(folder, *arguments: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def made(root, *things: str) -> list[str]:
+def made(root: Path, *things: str) -> list[str]:
     said: list[str] = []
     for thing in things:
         kind, _, name = thing.partition(" ")
@@ -36,7 +37,7 @@ def made(root, *things: str) -> list[str]:
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Path:
     """Give a folder with a file of each kind, made alone, and others that use each other."""
     (tmp_path / "main.py").write_text(MAIN)
     (tmp_path / "pytest.ini").write_text(PYTEST)
@@ -46,7 +47,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-async def test_what_is_made_runs_and_passes_its_own_tests(folder):
+async def test_what_is_made_runs_and_passes_its_own_tests(folder: Path) -> None:
     sources = {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*.py")}
     assert set(sources) == {
         "main.py",
@@ -66,7 +67,7 @@ async def test_what_is_made_runs_and_passes_its_own_tests(folder):
 
 
 @pytest.mark.skipif(bool(LINTERS), reason=f"not installed: {', '.join(LINTERS)}")
-async def test_what_is_made_is_clean(folder):
+async def test_what_is_made_is_clean(folder: Path) -> None:
     config = str(ROOT / "pyproject.toml")
     both = f"src = ['.', '{ROOT}']"
     assert python(folder, "-m", "ruff", "check", "--config", config, "--config", both, "app", "tests")[0] == 0
@@ -77,7 +78,7 @@ async def test_what_is_made_is_clean(folder):
     assert code == 0, said
 
 
-def test_the_command_says_what_to_do_next_and_overwrites_nothing(folder):
+def test_the_command_says_what_to_do_next_and_overwrites_nothing(folder: Path) -> None:
     code, said = python(folder, "main.py", "make", "model", "FlowRate")
     assert code == 0
     assert said.splitlines()[0] == "made app/models/flow_rate.py"
@@ -86,14 +87,14 @@ def test_the_command_says_what_to_do_next_and_overwrites_nothing(folder):
     code, said = python(folder, "main.py", "make", "model", "flow_rate")
     assert (code, said) == (
         1,
-        "error: app/models/flow_rate.py is there already and stays as it is; give another name, or remove it first\n",
+        "error: app/models/flow_rate.py exists already and is not changed; choose another name, or remove the file first\n",
     )
     assert (folder / "app/models/flow_rate.py").read_text() == before
     assert python(folder, "main.py", "make", "thing", "x")[0] == 2
     assert python(folder, "main.py", "make", "model", "class")[0] == 1
 
 
-def test_a_table_of_another_model_and_columns_of_ones_own_are_seen(tmp_path):
+def test_a_table_of_another_model_and_columns_of_ones_own_are_seen(tmp_path: Path) -> None:
     made(tmp_path, "model MeterReading")
     with pytest.raises(ScaffoldError, match=r"meter_reading\.py has the table meter_readings already"):
         made(tmp_path, "model meter_readings")
@@ -119,12 +120,12 @@ def test_a_table_of_another_model_and_columns_of_ones_own_are_seen(tmp_path):
         ("middleware", "AuditMiddleware", "audit", "Audit", "audits"),
     ],
 )
-def test_names_come_in_any_case(kind, given, name, class_, table):
+def test_names_come_in_any_case(kind: str, given: str, name: str, class_: str, table: str) -> None:
     assert Names.of(Kind(kind), given) == Names(name, class_, table)
 
 
 @pytest.mark.parametrize("given", ["", "1x", "class", "none", "a/b", "../x", "x.y", "Zähler", "$x", "Base", "x" * 61])
-def test_what_is_no_name_is_refused(given, tmp_path):
+def test_what_is_no_name_is_refused(given: str, tmp_path: Path) -> None:
     with pytest.raises(ScaffoldError):
         made(tmp_path, f"model {given}")
     assert list(tmp_path.iterdir()) == []

@@ -10,9 +10,8 @@ import sys
 
 import pytest
 
-from tests.application.conftest import project, publisher  # noqa: F401 - fixtures
 from tests.support.waiting import until
-from tests.support.worker import clean_environment
+from tests.support.worker import Project, Projects, clean_environment
 
 THING = """
 from sqlalchemy.orm import Mapped, mapped_column
@@ -38,7 +37,7 @@ async def store(context):
 """
 
 
-async def run(one, script: str) -> tuple[int, str]:
+async def run(one: Project, script: str) -> tuple[int, str]:
     """Run the shell with ``script`` on its standard input; give its exit code and output."""
     done = await asyncio.to_thread(
         subprocess.run,
@@ -75,7 +74,7 @@ router.routes[0].name, settings.log_level
 
 
 @pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
-async def test_a_script_runs_messages_through_the_application(project, delivery):  # noqa: F811
+async def test_a_script_runs_messages_through_the_application(project: Projects, delivery: str) -> None:
     one = project({"things": THINGS.format(delivery=delivery)}, {"thing": THING})
     code, said = await run(one, SCRIPT)
     assert (code, said.splitlines()) == (
@@ -94,7 +93,7 @@ async def test_a_script_runs_messages_through_the_application(project, delivery)
     assert one.rows("SELECT value FROM things ORDER BY id") == [(1,), (2,)]
 
 
-async def test_a_failure_ends_a_script_with_1_and_shows_where(project):  # noqa: F811
+async def test_a_failure_ends_a_script_with_1_and_shows_where(project: Projects) -> None:
     one = project({"things": THINGS.format(delivery="at_least_once")}, {"thing": THING})
     code, said = await run(one, 'print("before")\nawait send("things/a", {"other": 1})\nprint("after")\n')
     assert code == 1
@@ -111,7 +110,7 @@ async def test_a_failure_ends_a_script_with_1_and_shows_where(project):  # noqa:
     assert await run(one, "raise SystemExit(7)") == (7, "")
 
 
-async def test_publish_reaches_the_broker_and_says_when_there_is_none(project):  # noqa: F811
+async def test_publish_reaches_the_broker_and_says_when_there_is_none(project: Projects) -> None:
     one = project({"things": THINGS.format(delivery="at_least_once")}, {"thing": THING})
     code, said = await run(one, 'await publish("things/a", {"value": 5})')
     assert code == 1
@@ -130,7 +129,7 @@ await from_anywhere("things/a", {"value": 8}, qos=1)
     await until(lambda: one.rows("SELECT value FROM things ORDER BY id") == [(5,), (6,), (7,), (8,)])
 
 
-async def test_no_password_is_shown_and_a_database_that_is_away_is_told(project):  # noqa: F811
+async def test_no_password_is_shown_and_a_database_that_is_away_is_told(project: Projects) -> None:
     url = "postgresql+asyncpg://me:s3cr3t@127.0.0.1:1/x"
     one = project({"things": THINGS.format(delivery="at_least_once")}, {"thing": THING}, DATABASE_URL=url)
     code, said = await run(one, "settings\nawait Model.count(Thing)")
@@ -140,7 +139,7 @@ async def test_no_password_is_shown_and_a_database_that_is_away_is_told(project)
     assert "DatabaseUnreachableError" in said
 
 
-async def test_a_broken_router_stops_it_with_its_traceback(project):  # noqa: F811
+async def test_a_broken_router_stops_it_with_its_traceback(project: Projects) -> None:
     code, said = await run(project({"things": "1 / 0"}, {}), "print('here')")
     assert code == 1
     assert "ZeroDivisionError" in said
@@ -148,7 +147,7 @@ async def test_a_broken_router_stops_it_with_its_traceback(project):  # noqa: F8
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
-async def test_on_a_terminal_ctrl_c_stops_a_statement_and_ctrl_d_ends(project):  # noqa: F811
+async def test_on_a_terminal_ctrl_c_stops_a_statement_and_ctrl_d_ends(project: Projects) -> None:
     one = project({"things": THINGS.format(delivery="at_least_once")}, {"thing": THING})
     ours, theirs = os.openpty()
     process = subprocess.Popen(
@@ -184,7 +183,7 @@ async def test_on_a_terminal_ctrl_c_stops_a_statement_and_ctrl_d_ends(project): 
 
     try:
         await until(lambda: sees("\n>>> "))
-        assert "models Thing" in seen
+        assert "models       Thing" in seen
         assert "await send(" in seen
         await type_('await send("things/a", {"value": 4})\n', "{'id': 1, 'value': 4}\r\n>>> ")
         await type_("1 / 0\n", "ZeroDivisionError: division by zero\r\n>>> ")

@@ -6,6 +6,7 @@ import dataclasses
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum, IntEnum
+from typing import Any
 from uuid import UUID
 
 import cbor2
@@ -14,7 +15,7 @@ import pytest
 from google.protobuf import duration_pb2, struct_pb2, wrappers_pb2
 from pydantic import BaseModel
 
-from core.codecs import Limits, protobuf
+from core.codecs import Codec, Limits, protobuf
 from core.codecs.cbor import Cbor
 from core.codecs.msgpack import MessagePack
 from core.codecs.payload import reader
@@ -45,11 +46,11 @@ class Point:
 
 
 class Row:
-    def to_dict(self):
+    def to_dict(self) -> dict[str, UUID]:
         return {"id": UUID(int=1)}
 
 
-VALUE = {
+VALUE: dict[Any, Any] = {
     "at": AT,
     "naive": AT.replace(tzinfo=None),
     "day": date(2026, 1, 2),
@@ -66,7 +67,7 @@ VALUE = {
 }
 
 
-def test_msgpack_takes_what_handlers_have():
+def test_msgpack_takes_what_handlers_have() -> None:
     assert MessagePack().decode(MessagePack().encode(VALUE)) == VALUE | {
         "naive": "2026-01-02T03:04:05",
         "day": "2026-01-02",
@@ -80,7 +81,7 @@ def test_msgpack_takes_what_handlers_have():
     }
 
 
-def test_cbor_takes_what_handlers_have():
+def test_cbor_takes_what_handlers_have() -> None:
     assert Cbor().decode(Cbor().encode(VALUE | {"large": 2**70, "small": -(2**70)})) == VALUE | {
         "naive": AT,
         "day": date(2026, 1, 2),
@@ -95,7 +96,7 @@ def test_cbor_takes_what_handlers_have():
 
 
 @pytest.mark.parametrize("codec", [MessagePack(), Cbor(), protobuf(Reading)])
-def test_what_cannot_be_written_is_told_in_one_line(codec):
+def test_what_cannot_be_written_is_told_in_one_line(codec: Codec) -> None:
     endless: list[object] = []
     endless.append(endless)
     for value in (object(), [object()], endless, {"at": object()}):
@@ -129,14 +130,14 @@ def test_what_cannot_be_written_is_told_in_one_line(codec):
         ),
     ],
 )
-def test_what_is_none_is_refused_with_the_reason(codec, body, said):
+def test_what_is_none_is_refused_with_the_reason(codec: Codec, body: bytes, said: str) -> None:
     with pytest.raises(PayloadError, match=said) as raised:
         codec.decode(body)
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) <= 300
 
 
-def test_values_of_their_own():
+def test_values_of_their_own() -> None:
     assert Cbor().decode(cbor2.dumps({"a": AT, "u": UUID(int=7), "d": Decimal("-1.50")})) == {
         "a": AT,
         "u": UUID(int=7),
@@ -150,13 +151,13 @@ def test_values_of_their_own():
     }
 
 
-def _reading():
+def _reading() -> Any:
     more = struct_pb2.Struct()
     more.update({"a": [1, None, {"b": "c"}], "d": True})
     return Reading(name="m", value=2.5, raw=b"\xff", kind=1, counts=[1, 2], limits={"low": 0.5}, at=AT, battery=0, more=more)
 
 
-def test_protobuf_messages_come_as_they_are_and_as_plain_values():
+def test_protobuf_messages_come_as_they_are_and_as_plain_values() -> None:
     codec = protobuf(Reading)
     body = _reading().SerializeToString()
     assert codec.decode(body) == _reading()
@@ -180,7 +181,7 @@ def test_protobuf_messages_come_as_they_are_and_as_plain_values():
     assert to_dict(wrappers_pb2.DoubleValue(value=1.5)) == 1.5
 
 
-def test_protobuf_takes_messages_fields_and_models():
+def test_protobuf_takes_messages_fields_and_models() -> None:
     codec = protobuf(Reading)
 
     class Plain(BaseModel):
@@ -196,7 +197,7 @@ def test_protobuf_takes_messages_fields_and_models():
         codec.encode({"no_such": 1})
 
 
-def test_protobuf_with_a_schema():
+def test_protobuf_with_a_schema() -> None:
     class Measured(BaseModel):
         name: str
         value: float

@@ -7,13 +7,16 @@ import logging
 import time
 import tracemalloc
 from datetime import datetime
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from core.codecs import protobuf
+from core.codecs import CodecLike, protobuf
+from core.context import Context
+from core.records.dead_letters import DeadLetter
 from core.router import Router
 from tests.support.hostile_bodies import WHOLE, corpus
 from tests.support.memory_worker import running
@@ -27,15 +30,15 @@ class Measured(BaseModel):
     at: datetime
 
 
-def plant(seen):
+def plant(seen: list[str]) -> Router:
     """Give a router with a route for each codec; ``seen`` gets the topics that handlers were called for."""
     router = Router()
 
-    async def handle(context):
+    async def handle(context: Context[Any]) -> None:
         assert isinstance(context["payload"], float if context["topic"].startswith("text") else Measured)
         seen.append(context["topic"])
 
-    for name, codec in {
+    codecs: dict[str, CodecLike] = {
         "json": "json",
         "cbor": "cbor",
         "msgpack": "msgpack",
@@ -43,13 +46,14 @@ def plant(seen):
         "gzip": "json+gzip",
         "zstd": "cbor+zstd",
         "auto": "auto",
-    }.items():
+    }
+    for name, codec in codecs.items():
         router.on(f"{name}/<device>", handle, codec=codec, schema=Measured)
     router.on("text/<device>", handle, codec="text", schema=float)
     return router
 
 
-def check(letter):
+def check(letter: DeadLetter) -> None:
     """Assert that the reason says something to a person, in one line or a line for each field."""
     assert letter.error in {"PayloadError", "SchemaError"}, letter
     assert letter.attempts == 1
@@ -65,7 +69,7 @@ def check(letter):
         assert "0x7f" not in line, line
 
 
-async def test_each_of_the_corpus_is_a_dead_letter_and_each_neighbour_is_handled(caplog):
+async def test_each_of_the_corpus_is_a_dead_letter_and_each_neighbour_is_handled(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR)
     hostile = corpus()
     assert len(hostile) >= 200
@@ -94,7 +98,7 @@ async def test_each_of_the_corpus_is_a_dead_letter_and_each_neighbour_is_handled
 
 
 @pytest.mark.parametrize("route", ["json", "gzip", "cbor", "msgpack", "zstd", "auto"])
-async def test_bombs_take_no_memory(route):
+async def test_bombs_take_no_memory(route: str) -> None:
     bombs = [(r, body, properties) for r, body, properties in corpus() if r == route]
     seen: list[str] = []
     async with running(plant(seen)) as worker:
@@ -114,7 +118,7 @@ async def test_bombs_take_no_memory(route):
         assert peak < 40_000_000
 
 
-def bent(whole):
+def bent(whole: bytes) -> st.SearchStrategy[bytes]:
     """Give strategies for what becomes of ``whole`` on a bad line, and for what never was one."""
     places = st.integers(0, len(whole) - 1)
     return (
@@ -131,8 +135,8 @@ BODIES = st.sampled_from(sorted(WHOLE)).flatmap(lambda route: st.tuples(st.just(
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(BODIES, min_size=10, max_size=30))
-def test_whatever_comes_is_handled_or_a_dead_letter(bodies):
-    async def send_all():
+def test_whatever_comes_is_handled_or_a_dead_letter(bodies: list[tuple[str, bytes]]) -> None:
+    async def send_all() -> None:
         seen: list[str] = []
         async with running(plant(seen)) as worker:
             for number, (route, body) in enumerate(bodies):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -27,12 +28,12 @@ JSON_VALUES = st.recursive(
 
 
 @given(JSON_VALUES)
-def test_json_comes_back_as_it_went(value):
+def test_json_comes_back_as_it_went(value: Any) -> None:
     assert JSON.decode(JSON.encode(value)) == value
 
 
 @given(st.binary())
-def test_any_bytes_decode_or_are_refused_in_one_line(body):
+def test_any_bytes_decode_or_are_refused_in_one_line(body: bytes) -> None:
     for codec in codecs_by_name().values():
         try:
             codec.decode(body)
@@ -61,13 +62,13 @@ def test_any_bytes_decode_or_are_refused_in_one_line(body):
         (b"1e999", "JSON"),
     ],
 )
-def test_what_is_no_json_is_refused_with_its_beginning(body, said):
+def test_what_is_no_json_is_refused_with_its_beginning(body: bytes, said: str) -> None:
     with pytest.raises(PayloadError, match=said) as raised:
         JSON.decode(body)
     assert len(str(raised.value)) < 300
 
 
-def test_large_integers_are_kept_exactly():
+def test_large_integers_are_kept_exactly() -> None:
     for number in (2**63, 2**64 - 1, 2**64, -(2**63) - 1, 10**60):
         assert JSON.decode(b"[%d]" % number) == [number]
 
@@ -82,11 +83,11 @@ class Point:
 
 
 class Row:
-    def to_dict(self):
+    def to_dict(self) -> dict[str, int]:
         return {"id": 1}
 
 
-def test_what_handlers_have_can_be_encoded():
+def test_what_handlers_have_can_be_encoded() -> None:
     value = {
         "at": datetime(2026, 1, 2, tzinfo=UTC),
         "id": UUID(int=1),
@@ -111,7 +112,7 @@ def test_what_handlers_have_can_be_encoded():
         JSON.encode(object())
 
 
-def test_text_and_raw():
+def test_text_and_raw() -> None:
     assert codecs_by_name()["text"].decode("grün".encode()) == "grün"
     assert codecs_by_name()["text"].encode("grün") == "grün".encode()
     with pytest.raises(PayloadError, match="not UTF-8 at byte 1"):
@@ -124,7 +125,7 @@ def test_text_and_raw():
         codecs_by_name()["raw"].encode("x")
 
 
-def test_without_a_codec_bytes_and_text_stay_and_the_rest_is_json():
+def test_without_a_codec_bytes_and_text_stay_and_the_rest_is_json() -> None:
     assert [encode_any(value) for value in (b"\xff", "ü", bytearray(b"x"), {"a": 1}, None)] == [
         b"\xff",
         "ü".encode(),

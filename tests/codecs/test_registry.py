@@ -4,38 +4,42 @@ from __future__ import annotations
 
 import gzip
 import sys
+from collections.abc import Callable, Iterator
+from typing import Any, Unpack, cast
 
 import cbor2
 import msgpack
 import pytest
 import zstandard
 
-from core.codecs import Limits, auto, codecs_by_name, compressed, compression, protobuf, register
+from core.codecs import Codec, CodecLike, Limits, auto, codecs_by_name, compressed, compression, protobuf, register
 from core.codecs.payload import reader, writer
 from core.errors import PayloadError, RouteError
-from core.mqtt.message import Message
+from core.mqtt.message import Message, Properties
 from core.router import Router
 from tests.support.protobuf_messages import Other, Reading
 
 LIMITS = Limits()
 
 
-def read(codec, body, schema=None, limits=LIMITS, **properties):
+def read(
+    codec: CodecLike, body: bytes, schema: Any = None, limits: Limits = LIMITS, **properties: Unpack[Properties]
+) -> Any:
     return reader(codec, schema)(Message("t", body, properties=properties or None), limits)
 
 
 class Csv:
     content_type = "text/csv"
 
-    def decode(self, body):
+    def decode(self, body: bytes) -> list[list[str]]:
         return [line.split(",") for line in body.decode().splitlines()]
 
-    def encode(self, value):
+    def encode(self, value: Any) -> bytes:
         return "\n".join(",".join(line) for line in value).encode()
 
 
 @pytest.fixture
-def csv():
+def csv() -> Iterator[str]:
     register("csv", Csv())
     yield "csv"
     del codecs_by_name()["csv"]
@@ -43,14 +47,14 @@ def csv():
 
 @pytest.mark.parametrize("codec", ["json", "msgpack", "cbor"])
 @pytest.mark.parametrize("packing", ["", "+gzip", "+zstd"])
-def test_what_is_written_is_read(codec, packing):
+def test_what_is_written_is_read(codec: str, packing: str) -> None:
     value = {"a": [1, -2, 2.5, None, True, "grün"], "b": {"c": {}}}
     write, content_type = writer(codec + packing)
     assert read(codec + packing, write(value)) == value
     assert content_type == f"application/{codec}"
 
 
-def test_codecs_of_the_users_own_have_a_name(csv):
+def test_codecs_of_the_users_own_have_a_name(csv: str) -> None:
     assert read("csv", b"a,b\n1,2") == [["a", "b"], ["1", "2"]]
     assert read("csv+gzip", writer("csv+gzip")[0]([["a", "b"]])) == [["a", "b"]]
     assert read("auto", b"a,b", content_type="Text/CSV; header=absent") == [["a", "b"]]
@@ -65,17 +69,17 @@ def test_codecs_of_the_users_own_have_a_name(csv):
         (lambda: register("cbor", Csv()), "the name is taken"),
         (lambda: register("auto", Csv()), "the name is taken"),
         (lambda: register("csv+gzip", Csv()), "the name may have lower-case letters"),
-        (lambda: register("other", object()), "needs the methods decode(body) and encode(value)"),
+        (lambda: register("other", cast("Codec", object())), "needs the methods decode(body) and encode(value)"),
         (lambda: reader("yaml"), "there is no codec 'yaml'. There are json, text, raw"),
         (lambda: reader("json+br"), "there is no compression 'br'. There are gzip, zstd"),
         (lambda: reader("auto+gzip"), "there is no codec 'auto'"),
         (lambda: reader("protobuf"), "from core.codecs import protobuf"),
-        (lambda: reader(7), "codec 7 is not a codec"),
+        (lambda: reader(cast("Codec", 7)), "codec 7 is not a codec"),
         (lambda: protobuf(dict), "needs a message class that protoc generated"),
         (lambda: auto("auto"), "needs a codec as its default, and auto is none"),
     ],
 )
-def test_what_is_no_codec_is_refused(register_, said):
+def test_what_is_no_codec_is_refused(register_: Callable[[], object], said: str) -> None:
     with pytest.raises(RouteError) as raised:
         register_()
     assert said in str(raised.value)
@@ -90,7 +94,9 @@ def test_what_is_no_codec_is_refused(register_, said):
         ("json+zstd", "zstandard", "pip install 'zstandard>=0.23,<1'"),
     ],
 )
-def test_a_route_whose_library_is_missing_says_what_to_install(monkeypatch, codec, library, command):
+def test_a_route_whose_library_is_missing_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, codec: str, library: str, command: str
+) -> None:
     _hide(monkeypatch, library)
     with pytest.raises(RouteError) as raised:
         Router().on("a", codec=codec)(test_codecs_of_the_users_own_have_a_name)
@@ -98,7 +104,7 @@ def test_a_route_whose_library_is_missing_says_what_to_install(monkeypatch, code
     assert "test_registry.py:" in str(raised.value)
 
 
-def test_an_old_library_is_as_good_as_none(monkeypatch):
+def test_an_old_library_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cbor2, "loads", lambda body: None)
     monkeypatch.delitem(sys.modules, "core.codecs.cbor", raising=False)
     monkeypatch.delitem(codecs_by_name(), "cbor", raising=False)
@@ -106,7 +112,7 @@ def test_an_old_library_is_as_good_as_none(monkeypatch):
         reader("cbor")
 
 
-def test_messages_that_need_a_missing_library_are_refused_alone(monkeypatch):
+def test_messages_that_need_a_missing_library_are_refused_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     _hide(monkeypatch, "cbor2")
     _hide(monkeypatch, "zstandard")
     with pytest.raises(PayloadError, match="pip install 'cbor2"):
@@ -115,7 +121,7 @@ def test_messages_that_need_a_missing_library_are_refused_alone(monkeypatch):
         read("json", b"\x01", user_property=[("content-encoding", "zstd")])
 
 
-def _hide(monkeypatch, library):
+def _hide(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
     monkeypatch.setitem(sys.modules, library, None)
     for name in ("cbor", "msgpack"):
         monkeypatch.delitem(sys.modules, f"core.codecs.{name}", raising=False)
@@ -138,12 +144,12 @@ def _hide(monkeypatch, library):
         ("application/octet-stream", b"\xff", b"\xff"),
     ],
 )
-def test_auto_goes_by_the_content_type(content_type, body, value):
-    properties = {} if content_type is None else {"content_type": content_type}
+def test_auto_goes_by_the_content_type(content_type: str | None, body: bytes, value: bytes | list[int] | str) -> None:
+    properties: Properties = {} if content_type is None else {"content_type": content_type}
     assert read("auto", body, **properties) == value
 
 
-def test_auto_knows_its_default():
+def test_auto_knows_its_default() -> None:
     body = Reading(name="a").SerializeToString()
     codec = auto(protobuf(Reading))
     assert read(codec, body) == Reading(name="a")
@@ -155,7 +161,7 @@ def test_auto_knows_its_default():
     assert read(packed, b"1", content_type="application/json") == 1
 
 
-def test_an_unknown_content_type_is_named():
+def test_an_unknown_content_type_is_named() -> None:
     with pytest.raises(
         PayloadError, match=r"no codec for the content type 'application/xml'\. There are codecs for application/j"
     ):
@@ -166,13 +172,13 @@ def test_an_unknown_content_type_is_named():
 
 
 @pytest.mark.parametrize(("name", "pack"), [("gzip", gzip.compress), ("zstd", zstandard.compress), ("identity", bytes)])
-def test_the_compression_is_that_of_the_user_property(name, pack):
+def test_the_compression_is_that_of_the_user_property(name: str, pack: Callable[[bytes], bytes]) -> None:
     encoded = [("site", "a"), ("Content-Encoding", name)]
     assert read("json", pack(b"[1]"), user_property=encoded) == [1]
     assert read("auto", pack(b"a"), user_property=encoded, content_type="text/plain") == "a"
 
 
-def test_a_codec_with_a_compression_needs_no_user_property():
+def test_a_codec_with_a_compression_needs_no_user_property() -> None:
     assert read("json+gzip", gzip.compress(b"1"), user_property=[("content-encoding", "gzip")]) == 1
     assert read(compressed(protobuf(Other), "zstd"), zstandard.compress(Other(text="x").SerializeToString())).text == "x"
 
@@ -186,6 +192,6 @@ def test_a_codec_with_a_compression_needs_no_user_property():
         ([("content-encoding", "zstd")], "the body is not zstd: "),
     ],
 )
-def test_a_wrong_compression_is_told(user_property, said):
+def test_a_wrong_compression_is_told(user_property: list[tuple[str, str]], said: str) -> None:
     with pytest.raises(PayloadError, match=said):
         read("json", b'{"a": 1}', user_property=user_property)

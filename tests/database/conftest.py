@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from sqlalchemy import event
@@ -12,9 +13,17 @@ from core.database.current import configured
 from core.model import Model
 from tests.support.postgres import postgres
 
+M = TypeVar("M")
+
 
 def url_of(kind: str, folder: Path) -> str:
     return postgres().new_database() if kind == "postgresql" else f"sqlite+aiosqlite:///{folder}/test.db"
+
+
+def there(row: M | None) -> M:
+    """Return ``row``, which a call has to have found."""
+    assert row is not None
+    return row
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -31,12 +40,12 @@ async def database(url: str) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-def statements(database) -> Iterator[list[str]]:
+def statements(database: str) -> Iterator[list[str]]:
     """The statements that were sent."""
     seen: list[str] = []
     engine = configured().engine.sync_engine
 
-    def listen(connection, cursor, statement, parameters, context, executemany):
+    def listen(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool) -> None:
         seen.append(statement)
 
     event.listen(engine, "before_cursor_execute", listen)

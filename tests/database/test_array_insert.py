@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     DateTime,
+    Dialect,
     Enum,
     Identity,
     Integer,
@@ -24,6 +26,7 @@ from sqlalchemy import (
     TypeDecorator,
     Uuid,
     func,
+    make_url,
     text,
 )
 from sqlalchemy.dialects import postgresql
@@ -36,15 +39,15 @@ from core.database.statements.defaults import maker_of_default
 from core.model import Model
 from tests.support.postgres import postgres
 
-DIALECT = postgresql.asyncpg.dialect()
+DIALECT = make_url("postgresql+asyncpg://").get_dialect()()
 
 
 class Shouted(TypeDecorator[str]):
     impl = String
     cache_ok = True
 
-    def process_bind_param(self, value, dialect):
-        return value.upper()
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else value.upper()
 
 
 class Own(String):
@@ -68,7 +71,7 @@ def name(kind: Any = String, **options: Any) -> Column[Any]:
 
 
 @pytest.fixture
-def url():
+def url() -> str:
     return postgres().new_database()
 
 
@@ -81,7 +84,7 @@ async def create(model: Any, rows: list[dict[str, Any]]) -> list[Any]:
     return await asyncio.gather(*(Model.create(model, **row) for row in rows), return_exceptions=True)
 
 
-async def test_any_number_of_rows_is_one_and_the_same_statement(statements):
+async def test_any_number_of_rows_is_one_and_the_same_statement(statements: list[str]) -> None:
     model = model_of(number(), name(), Column("at", DateTime(timezone=True), server_default=func.now()))
     for rows in (2, 3, 50, 500):
         made = await create(model, [{"name": f"n{one}"} for one in range(rows)])
@@ -111,7 +114,9 @@ async def test_any_number_of_rows_is_one_and_the_same_statement(statements):
     ],
     ids=["identity", "given number", "given text", "made UUID", "two columns"],
 )
-async def test_each_caller_gets_its_own_row(statements, columns, rows):
+async def test_each_caller_gets_its_own_row(
+    statements: list[str], columns: Callable[[], list[Column[Any]]], rows: list[dict[str, Any]]
+) -> None:
     model = model_of(*columns())
     made = await create(model, rows)
     assert [{key: getattr(one, key) for key in row} for one, row in zip(made, rows, strict=True)] == rows
@@ -138,18 +143,18 @@ async def test_each_caller_gets_its_own_row(statements, columns, rows):
         lambda: model_of(number(), name(), both=lambda table: column_property(table.c.name + "!")),
     ],
 )
-def test_what_arrays_do_not_do_goes_the_way_of_sqlalchemy(model):
+def test_what_arrays_do_not_do_goes_the_way_of_sqlalchemy(model: Callable[[], Any]) -> None:
     assert array_insert(model(), ["name"], DIALECT) is None
 
 
-async def test_what_is_too_long_is_refused_and_not_cut(database):
+async def test_what_is_too_long_is_refused_and_not_cut(database: str) -> None:
     model = model_of(number(), name(String(3)))
     made = await create(model, [{"name": "abc"}, {"name": "abcd"}, {"name": "ab"}])
     assert [getattr(one, "name", None) for one in made] == ["abc", None, "ab"]
     assert isinstance(made[1], DBAPIError)
 
 
-async def test_nothing_in_json_is_what_it_is_in_a_single_row(database):
+async def test_nothing_in_json_is_what_it_is_in_a_single_row(database: str) -> None:
     model = model_of(number(), Column("json", JSON), Column("sql", JSON(none_as_null=True)))
     await create(model, [{"json": None, "sql": None}])
     await create(model, [{"json": None, "sql": None}] * 2)
@@ -158,7 +163,7 @@ async def test_nothing_in_json_is_what_it_is_in_a_single_row(database):
         assert {tuple(row) for row in found} == {("null", None)}
 
 
-async def test_a_trigger_that_takes_a_row_away_costs_the_others_nothing(database):
+async def test_a_trigger_that_takes_a_row_away_costs_the_others_nothing(database: str) -> None:
     model = model_of(number(), name())
     await configured().create_tables(model.__table__.metadata)
     async with Model.session() as session:
@@ -176,7 +181,7 @@ async def test_a_trigger_that_takes_a_row_away_costs_the_others_nothing(database
     assert [row.name for row in await Model.where(model, order_by=model.id)] == ["a", "c"]
 
 
-async def test_keys_that_might_come_back_otherwise_go_the_way_of_sqlalchemy(statements):
+async def test_keys_that_might_come_back_otherwise_go_the_way_of_sqlalchemy(statements: list[str]) -> None:
     model = model_of(Column("id", BigInteger, primary_key=True), name())
     await configured().create_tables(model.__table__.metadata)
     made = await Model.create_many(model, [{"id": True, "name": "a"}, {"id": 2, "name": "b"}])
@@ -184,7 +189,7 @@ async def test_keys_that_might_come_back_otherwise_go_the_way_of_sqlalchemy(stat
     assert "unnest" not in inserts(statements)[0]
 
 
-async def test_a_single_row_goes_the_same_way_as_many(statements):
+async def test_a_single_row_goes_the_same_way_as_many(statements: list[str]) -> None:
     model = model_of(number(), name())
     await create(model, [{"name": "a"}])
     await create(model, [{"name": "b"}, {"name": "c"}])
@@ -192,7 +197,7 @@ async def test_a_single_row_goes_the_same_way_as_many(statements):
     assert len(set(inserts(statements))) == 1
 
 
-async def test_defaults_are_made_for_each_row_by_itself(database):
+async def test_defaults_are_made_for_each_row_by_itself(database: str) -> None:
     counted = iter(range(100))
     model = model_of(
         number(),
@@ -207,25 +212,31 @@ async def test_defaults_are_made_for_each_row_by_itself(database):
 
 
 @pytest.mark.parametrize("returning", [True, False])
-async def test_a_default_made_from_its_row_is(database, returning):
+async def test_a_default_made_from_its_row_is(database: str, returning: bool) -> None:
     model = model_of(number(), name(), Column("length", Integer, default=lambda c: len(c.get_current_parameters()["name"])))
     await configured().create_tables(model.__table__.metadata)
     await Model.create_many(model, [{"name": "a"}, {"name": "bb"}], returning=returning)
     assert [row.length for row in await Model.where(model, order_by=model.id)] == [1, 2]
 
 
-def test_makers_of_defaults():
-    assert maker_of_default(Column(Integer, default=3))() == 3
-    assert maker_of_default(Column(Integer, default=lambda: 4))() == 4
-    assert maker_of_default(Column(JSON, default=dict))() == {}
-    assert maker_of_default(Column(JSON, default=list))() == []
-    assert isinstance(maker_of_default(Column(Uuid, default=uuid.uuid4))(), uuid.UUID)
-    assert maker_of_default(Column(Integer, default=lambda value=6: value))() == 6
+def default_of(column: Column[Any]) -> Any:
+    make = maker_of_default(column)
+    assert make is not None
+    return make()
+
+
+def test_makers_of_defaults() -> None:
+    assert default_of(Column(Integer, default=3)) == 3
+    assert default_of(Column(Integer, default=lambda: 4)) == 4
+    assert default_of(Column(JSON, default=dict)) == {}
+    assert default_of(Column(JSON, default=list)) == []
+    assert isinstance(default_of(Column(Uuid, default=uuid.uuid4)), uuid.UUID)
+    assert default_of(Column(Integer, default=lambda value=6: value)) == 6
     assert maker_of_default(Column(Integer, default=lambda _context: 5)) is None
     assert maker_of_default(Column(Integer, default=func.now())) is None
 
 
-async def test_a_value_of_the_wrong_type_costs_its_row_alone(database):
+async def test_a_value_of_the_wrong_type_costs_its_row_alone(database: str) -> None:
     model = model_of(number(), Column("at", DateTime(timezone=True)), Column("count", Integer))
     good = datetime(2026, 1, 1, tzinfo=UTC)
     made = await create(

@@ -1,8 +1,11 @@
 """What Model.configure takes, and what it says of the rest."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -13,9 +16,9 @@ from core.model import Model
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("postgresql://u:secret@h/db", r"write postgresql\+asyncpg://"),
-        ("postgres://u:secret@h/db", r"write postgresql\+asyncpg://"),
-        ("sqlite:///x.db", r"write sqlite\+aiosqlite://"),
+        ("postgresql://u:secret@h/db", r"Write postgresql\+asyncpg://"),
+        ("postgres://u:secret@h/db", r"Write postgresql\+asyncpg://"),
+        ("sqlite:///x.db", r"Write sqlite\+aiosqlite://"),
         ("oracl://u:secret@h/db", "there is no database 'oracl'"),
         ("postgresql+psycopg2://u:secret@h/db", "is not asynchronous"),
         ("mysql+asyncmy://u:secret@h/db", "pip install asyncmy"),
@@ -23,14 +26,14 @@ from core.model import Model
         ("u:secret@h", "not a URL"),
     ],
 )
-def test_a_url_that_cannot_be_is_refused_in_one_line_without_its_password(url, said):
+def test_a_url_that_cannot_be_is_refused_in_one_line_without_its_password(url: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said) as raised:
         Model.configure(url)
     assert "secret" not in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
-async def test_configuring_again_uses_the_new_database(tmp_path):
+async def test_configuring_again_uses_the_new_database(tmp_path: Path) -> None:
     Model.configure(f"sqlite+aiosqlite:///{tmp_path}/one.db")
     await Model.ping()
     Model.configure(f"sqlite+aiosqlite:///{tmp_path}/folder/two.db", pool_size=3)
@@ -43,7 +46,7 @@ async def test_configuring_again_uses_the_new_database(tmp_path):
     await Model.close()
 
 
-async def test_sqlite_in_memory_is_one_database():
+async def test_sqlite_in_memory_is_one_database() -> None:
     Model.configure("sqlite+aiosqlite://")
     async with Model.session() as session:
         connection = await session.connection()
@@ -54,7 +57,7 @@ async def test_sqlite_in_memory_is_one_database():
     await Model.close()
 
 
-def test_the_types_are_the_models_own(tmp_path):
+def test_the_types_are_the_models_own(tmp_path: Path) -> None:
     snippet = tmp_path / "typed.py"
     snippet.write_text(
         textwrap.dedent("""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import uuid
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -24,6 +25,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Dialect,
     Enum,
     Float,
     Integer,
@@ -57,10 +59,10 @@ class Backwards(TypeDecorator[str]):
     impl = String(40)
     cache_ok = True
 
-    def process_bind_param(self, value, dialect):
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         return None if value is None else value[::-1]
 
-    def process_result_value(self, value, dialect):
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
         return None if value is None else value[::-1]
 
 
@@ -70,7 +72,7 @@ def tag_of_row(context: Any) -> Any:
 
 
 TEXTS = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FFF, exclude_categories=["Cs"]), max_size=8)
-COLUMNS: dict[str, tuple[Any, Any]] = {
+COLUMNS: dict[str, tuple[Callable[[], Column[Any]], st.SearchStrategy[Any]]] = {
     "text": (lambda: Column("text", String(40)), TEXTS),
     "needed": (lambda: Column("needed", String(40), nullable=False, server_default="none"), TEXTS),
     "unique": (lambda: Column("unique", Integer, unique=True), st.one_of(st.none(), st.integers(0, 6))),
@@ -106,7 +108,7 @@ COLUMNS: dict[str, tuple[Any, Any]] = {
     "repeated": (lambda: Column("repeated", Integer, default=tag_of_row), st.integers(0, 9)),
     "later": (lambda: Column("later", Integer, onupdate=lambda: 11), st.none()),
 }
-KEYS = {
+KEYS: dict[str, Callable[[], Column[Any]]] = {
     "numbered": lambda: Column("id", Integer, primary_key=True),
     "uuid": lambda: Column("id", Uuid, primary_key=True, default=uuid.uuid4),
 }
@@ -120,8 +122,12 @@ class Call:
     cancelled: int | None = None
 
 
+Run = tuple[str, tuple[str, ...], list[list[Call]]]
+"""A kind of key, names of columns, and rounds of calls."""
+
+
 @st.composite
-def runs(draw):
+def runs(draw: st.DrawFn) -> Run:
     """A model, and rounds of calls on it: creates with values for some of the columns, finds and updates of earlier rows."""
     key = draw(st.sampled_from(sorted(KEYS)))
     names = draw(st.lists(st.sampled_from(sorted(COLUMNS)), min_size=1, max_size=5, unique=True))
@@ -187,10 +193,10 @@ def gathered(model: Any, call: Call, tag: int, keys: list[Any]) -> Any:
     return Model.find(model, key) if call.kind == "find" else Model.update(model, key, **dict(call.values))
 
 
-async def leaving(call: Call, made: Any) -> Any:
+async def leaving(made: Coroutine[Any, Any, Any], turns: int) -> Any:
     """Make a call, and leave it after so many turns of the event loop."""
     task = asyncio.ensure_future(made)
-    for _ in range(call.cancelled):
+    for _ in range(turns):
         await asyncio.sleep(0)
     task.cancel()
     return (await asyncio.gather(task, return_exceptions=True))[0]
@@ -213,7 +219,10 @@ async def compare(urls: tuple[str, str], key: str, names: tuple[str, ...], round
             tags = list(range(tag, tag + len(calls)))
             tag += len(calls)
             made = [gathered(model, call, number, own_keys) for call, number in zip(calls, tags, strict=True)]
-            tasks = [one if call.cancelled is None else leaving(call, one) for call, one in zip(calls, made, strict=True)]
+            tasks = [
+                one if call.cancelled is None else leaving(one, call.cancelled)
+                for call, one in zip(calls, made, strict=True)
+            ]
             results = await asyncio.gather(*tasks, return_exceptions=True)
             await configured().writes.idle()
             rows = await Model.where(model)
@@ -243,6 +252,8 @@ async def compare(urls: tuple[str, str], key: str, names: tuple[str, ...], round
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(run=runs())
-def test_it_is_as_if_each_call_had_been_made_alone_by_sqlalchemy(tmp_path_factory, kind, run):
-    urls = tuple(url_of(kind, tmp_path_factory.mktemp("gather")) for _ in range(2))
-    asyncio.run(compare(urls, *run))
+def test_it_is_as_if_each_call_had_been_made_alone_by_sqlalchemy(
+    tmp_path_factory: pytest.TempPathFactory, kind: str, run: Run
+) -> None:
+    one, other = (url_of(kind, tmp_path_factory.mktemp("gather")) for _ in range(2))
+    asyncio.run(compare((one, other), *run))

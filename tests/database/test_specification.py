@@ -11,8 +11,10 @@ import sys
 import time
 import types
 import warnings
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import (
@@ -32,6 +34,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import registry, relationship
+from sqlalchemy.pool import QueuePool
 
 from core.controller import Controller
 from core.database.current import DATABASE, configured
@@ -113,7 +116,7 @@ class Block:
 
     def __init__(self, source: str, models: Models) -> None:
         self.models = models
-        self.names = {
+        self.names: dict[str, Any] = {
             "Model": Model,
             "Controller": Controller,
             "time": time,
@@ -137,25 +140,25 @@ class Block:
                 await made
         return self
 
-    async def call(self, name: str, *arguments: object, **named: object) -> object:
+    async def call(self, name: str, *arguments: object, **named: object) -> Any:
         with warnings.catch_warnings():
             # The specification says datetime.utcnow(), which Python 3.12 deprecates.
             warnings.simplefilter("ignore", DeprecationWarning)
             return await self.names[name](*arguments, **named)
 
-    async def readings(self, *values: dict) -> None:
+    async def readings(self, *values: dict[str, Any]) -> None:
         for one in values:
             await Model.create(self.models.SensorReading, **one)
 
-    async def devices(self, *values: dict) -> None:
+    async def devices(self, *values: dict[str, Any]) -> None:
         for one in values:
             await Model.create(self.models.Device, **one)
 
-    async def rows(self, model: str) -> list:
+    async def rows(self, model: str) -> list[Any]:
         return await Model.where(getattr(self.models, model), order_by=inspect_key(getattr(self.models, model)))
 
 
-def inspect_key(model: type) -> object:
+def inspect_key(model: Any) -> object:
     return next(iter(model.__table__.primary_key))
 
 
@@ -326,16 +329,15 @@ async def filtering(block: Block, out: str) -> None:
 
 
 async def controller(block: Block, out: str) -> None:
-    alerts = []
+    alerts: list[int] = []
 
-    class Sensors(block.names["SensorController"]):
-        async def check_sensor_alerts(self, reading: object) -> None:
-            alerts.append(reading.id)
+    async def check_sensor_alerts(self: object, reading: Any) -> None:
+        alerts.append(reading.id)
 
-    def context(payload: dict) -> dict:
+    def context(payload: dict[str, Any]) -> dict[str, Any]:
         return {"payload": payload, "params": {"device_id": "meter-1"}}
 
-    sensors = Sensors()
+    sensors = type("Sensors", (block.names["SensorController"],), {"check_sensor_alerts": check_sensor_alerts})()
     first = await sensors.handle_sensor_data(context({"type": "temperature", "value": 21.5, "unit": "C"}))
     assert first["status"] == "success"
     assert alerts == [first["reading_id"]]
@@ -371,15 +373,21 @@ async def constraint_violation(block: Block, out: str) -> None:
     assert [row.name for row in await block.rows("Device")] == ["first"]
 
 
+def size_and_overflow(engine: AsyncEngine | None) -> tuple[int, int]:
+    assert engine is not None
+    assert isinstance(engine.pool, QueuePool)
+    return engine.pool.size(), engine.pool._max_overflow
+
+
 async def pooling(block: Block, out: str) -> None:
     shown = block.names["Model"]
     assert shown is not Model
     shown.configure("postgresql+asyncpg://nobody@127.0.0.1:1/nothing")
     assert isinstance(shown._engine, AsyncEngine)
-    assert (shown._engine.pool.size(), shown._engine.pool._max_overflow) == (10, 20)
+    assert size_and_overflow(shown._engine) == (10, 20)
     await shown._engine.dispose()
     Model.configure("postgresql+asyncpg://nobody@127.0.0.1:1/nothing", pool_size=3, max_overflow=4, pool_timeout=5)
-    assert (Model._engine.pool.size(), Model._engine.pool._max_overflow) == (3, 4)
+    assert size_and_overflow(Model._engine) == (3, 4)
 
 
 async def batches(block: Block, out: str) -> None:
@@ -390,8 +398,9 @@ async def batches(block: Block, out: str) -> None:
     assert [row.status for row in await block.rows("Device")] == ["y", "z"]
 
 
+Check = Callable[[Block, str], Awaitable[None]]
 # Each block's first line, the check that holds it, and what its models are like.
-CHECKS = (
+CHECKS: tuple[tuple[str, Check, dict[str, str]], ...] = (
     ("from core.model import Model", create, {}),
     ("from core.model import Model", create_with_a_session, {}),
     ("async def create_multiple_readings(readings_data):", create_in_bulk, {}),
@@ -428,7 +437,9 @@ def test_every_block_has_its_check() -> None:
 
 
 @pytest.mark.parametrize("number", range(len(CHECKS)), ids=[check.__name__ for _, check, _ in CHECKS])
-async def test_block(number: int, database: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_block(
+    number: int, database: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = blocks()[number]
     _, check, like = CHECKS[number]
     models = Models(**like)

@@ -1,13 +1,16 @@
 """PUBACKs: in order of receipt, many in one write, and only on the connection that brought the message."""
 
+from __future__ import annotations
+
 import asyncio
+from collections.abc import Sequence
 
 from core.delivery.acknowledge import Acknowledgements
 from core.handling.delivery import Delivery
 from core.mqtt.message import Message
 
 
-def received(acknowledgements, *packet_ids, connection=1):
+def received(acknowledgements: Acknowledgements, *packet_ids: int, connection: int = 1) -> list[Delivery]:
     deliveries = [Delivery(Message(f"t/{packet_id}", b"x", 1, packet_id, connection), None, {}) for packet_id in packet_ids]
     for delivery in deliveries:
         acknowledgements.expect(delivery)
@@ -15,18 +18,18 @@ def received(acknowledgements, *packet_ids, connection=1):
 
 
 class Sent:
-    def __init__(self):
-        self.writes = []
+    def __init__(self) -> None:
+        self.writes: list[list[int]] = []
 
-    def __call__(self, messages):
+    def __call__(self, messages: Sequence[Message]) -> None:
         self.writes.append([message.packet_id for message in messages])
 
 
-async def turn():
+async def turn() -> None:
     await asyncio.sleep(0)
 
 
-async def test_acknowledgements_leave_in_order_of_receipt_whatever_order_the_handlers_end_in():
+async def test_acknowledgements_leave_in_order_of_receipt_whatever_order_the_handlers_end_in() -> None:
     sent = Sent()
     acknowledgements = Acknowledgements(sent)
     one, two, three = received(acknowledgements, 1, 2, 3)
@@ -40,7 +43,7 @@ async def test_acknowledgements_leave_in_order_of_receipt_whatever_order_the_han
     assert sent.writes == [[1, 2, 3]]
 
 
-async def test_all_that_settle_in_one_turn_leave_in_one_write():
+async def test_all_that_settle_in_one_turn_leave_in_one_write() -> None:
     sent = Sent()
     acknowledgements = Acknowledgements(sent)
     deliveries = received(acknowledgements, *range(1, 101))
@@ -50,7 +53,7 @@ async def test_all_that_settle_in_one_turn_leave_in_one_write():
     assert sent.writes == [list(range(1, 61))]
 
 
-async def test_after_a_lost_connection_nothing_of_it_is_acknowledged():
+async def test_after_a_lost_connection_nothing_of_it_is_acknowledged() -> None:
     sent = Sent()
     acknowledgements = Acknowledgements(sent)
     (one,) = received(acknowledgements, 1)
@@ -60,7 +63,7 @@ async def test_after_a_lost_connection_nothing_of_it_is_acknowledged():
     assert sent.writes == []
 
 
-async def test_a_redelivered_message_joins_its_first_run_and_is_acknowledged_once_that_ends():
+async def test_a_redelivered_message_joins_its_first_run_and_is_acknowledged_once_that_ends() -> None:
     sent = Sent()
     acknowledgements = Acknowledgements(sent)
     one, two = received(acknowledgements, 1, 2)
@@ -75,7 +78,7 @@ async def test_a_redelivered_message_joins_its_first_run_and_is_acknowledged_onc
     assert one.message.connection == 2
 
 
-async def test_one_that_ended_while_there_was_no_connection_is_acknowledged_on_redelivery():
+async def test_one_that_ended_while_there_was_no_connection_is_acknowledged_on_redelivery() -> None:
     sent = Sent()
     acknowledgements = Acknowledgements(sent)
     (one,) = received(acknowledgements, 7)
@@ -87,7 +90,7 @@ async def test_one_that_ended_while_there_was_no_connection_is_acknowledged_on_r
     assert sent.writes == [[7]]
 
 
-async def test_a_reused_identifier_with_another_message_is_a_new_message():
+async def test_a_reused_identifier_with_another_message_is_a_new_message() -> None:
     acknowledgements = Acknowledgements(Sent())
     received(acknowledgements, 7)
     acknowledgements.void()
@@ -95,7 +98,7 @@ async def test_a_reused_identifier_with_another_message_is_a_new_message():
     assert not acknowledgements.rejoin(Message("t/7", b"another", 1, 7, 2))
 
 
-async def test_without_the_old_session_nothing_is_a_redelivery():
+async def test_without_the_old_session_nothing_is_a_redelivery() -> None:
     acknowledgements = Acknowledgements(Sent())
     received(acknowledgements, 7)
     acknowledgements.void()
@@ -103,7 +106,7 @@ async def test_without_the_old_session_nothing_is_a_redelivery():
     assert not acknowledgements.rejoin(Message("t/7", b"x", 1, 7, 2))
 
 
-async def test_a_connection_lost_twice_keeps_what_was_never_redelivered_in_between():
+async def test_a_connection_lost_twice_keeps_what_was_never_redelivered_in_between() -> None:
     sent = Sent()
     acknowledgements = Acknowledgements(sent)
     one, two = received(acknowledgements, 1, 2)

@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
+from core.context import Context
 from core.errors import BatchError, DatabaseUnreachableError, RetryLater, RouteError
 from core.handling import outage
+from core.middleware import Handler
 from core.retry import Retry
 from core.router import Router
-from tests.support.memory_worker import running
+from tests.support.memory_worker import MemoryWorker, running
 from tests.support.waiting import until
 
 
 @pytest.fixture
-def router():
+def router() -> Router:
     return Router()
 
 
-async def send(worker, numbers, topic="t/{}"):
+async def send(worker: MemoryWorker, numbers: Iterable[int], topic: str = "t/{}") -> None:
     for number in numbers:
         await worker.send(topic.format(number % 5), b"%d" % number)
 
 
-async def test_what_waits_comes_as_one_list_and_lists_grow_with_the_load(router):
-    lists = []
+async def test_what_waits_comes_as_one_list_and_lists_grow_with_the_load(router: Router) -> None:
+    lists: list[list[int]] = []
 
     @router.on("t/<n>", batch=100)
-    async def ingest(contexts):
+    async def ingest(contexts: list[Context[Any]]) -> None:
         lists.append([context["payload"] for context in contexts])
         await asyncio.sleep(0.01)
 
@@ -42,11 +46,11 @@ async def test_what_waits_comes_as_one_list_and_lists_grow_with_the_load(router)
     assert len(lists) <= 5
 
 
-async def test_a_single_message_waits_for_nobody(router):
-    lists = []
+async def test_a_single_message_waits_for_nobody(router: Router) -> None:
+    lists: list[int] = []
 
     @router.on("t", batch=500)
-    async def ingest(contexts):
+    async def ingest(contexts: list[Context[Any]]) -> None:
         lists.append(len(contexts))
 
     async with running(router) as worker:
@@ -55,11 +59,11 @@ async def test_a_single_message_waits_for_nobody(router):
     assert lists == [1]
 
 
-async def test_blamed_messages_follow_their_policy_alone_and_the_others_are_done(router):
-    runs = []
+async def test_blamed_messages_follow_their_policy_alone_and_the_others_are_done(router: Router) -> None:
+    runs: list[list[tuple[int, int]]] = []
 
     @router.on("t/<n>", batch=100, retry=Retry(attempts=2, first=0.01))
-    async def ingest(contexts):
+    async def ingest(contexts: list[Context[Any]]) -> None:
         runs.append([(context["payload"], context["attempt"]) for context in contexts])
         await asyncio.sleep(0.005)
         bad = {index: ValueError("odd one") for index, context in enumerate(contexts) if context["payload"] == 7}
@@ -75,11 +79,11 @@ async def test_blamed_messages_follow_their_policy_alone_and_the_others_are_done
     assert [(7, 2)] in runs
 
 
-async def test_another_exception_halves_the_list_until_only_the_guilty_is_left(router):
-    stored = []
+async def test_another_exception_halves_the_list_until_only_the_guilty_is_left(router: Router) -> None:
+    stored: list[int] = []
 
     @router.on("t/<n>", batch=64, retry=Retry(attempts=1))
-    async def ingest(contexts):
+    async def ingest(contexts: list[Context[Any]]) -> None:
         await asyncio.sleep(0)
         if any(context["payload"] in {3, 40} for context in contexts):
             raise ValueError("one of you")
@@ -92,11 +96,11 @@ async def test_another_exception_halves_the_list_until_only_the_guilty_is_left(r
     assert sorted(stored) == [number for number in range(64) if number not in {3, 40}]
 
 
-async def test_bodies_that_cannot_be_read_never_reach_the_handler(router):
-    lists = []
+async def test_bodies_that_cannot_be_read_never_reach_the_handler(router: Router) -> None:
+    lists: list[list[int]] = []
 
     @router.on("t/<n>", batch=10)
-    async def ingest(contexts):
+    async def ingest(contexts: list[Context[Any]]) -> None:
         lists.append([context["payload"] for context in contexts])
 
     async with running(router) as worker:
@@ -108,11 +112,11 @@ async def test_bodies_that_cannot_be_read_never_reach_the_handler(router):
     assert [payload for one in lists for payload in one] == [1, 2]
 
 
-async def test_later_messages_of_a_key_wait_behind_one_that_is_tried_again(router):
-    seen = []
+async def test_later_messages_of_a_key_wait_behind_one_that_is_tried_again(router: Router) -> None:
+    seen: list[int] = []
 
     @router.on("t/<n>", batch=10, retry=Retry(attempts=3, first=0.05, jitter=False))
-    async def ingest(contexts):
+    async def ingest(contexts: list[Context[Any]]) -> None:
         await asyncio.sleep(0)
         bad = {
             index: RetryLater(0.05)
@@ -136,12 +140,13 @@ async def test_later_messages_of_a_key_wait_behind_one_that_is_tried_again(route
     assert seen.index(105) < seen.index(0)
 
 
-async def test_an_outage_is_nobodys_dead_letter(router, monkeypatch):
+async def test_an_outage_is_nobodys_dead_letter(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outage, "FIRST_PAUSE", 0.005)
-    down, runs = [True], []
+    down = [True]
+    runs: list[int] = []
 
     @router.on("t/<n>", batch=50, retry=Retry(attempts=1))
-    async def ingest(contexts):
+    async def ingest(contexts: list[Context[Any]]) -> None:
         runs.append(len(contexts))
         assert {context["attempt"] for context in contexts} == {1}
         if down[0]:
@@ -155,9 +160,9 @@ async def test_an_outage_is_nobodys_dead_letter(router, monkeypatch):
         assert (worker.ledger.done, worker.ledger.dead_lettered) == (30, 0)
 
 
-async def test_a_list_that_never_returns_is_cut_off_and_halved(router):
+async def test_a_list_that_never_returns_is_cut_off_and_halved(router: Router) -> None:
     @router.on("t/<n>", batch=8, timeout=0.05, retry=Retry(attempts=1))
-    async def ingest(contexts):
+    async def ingest(contexts: list[Context[Any]]) -> None:
         if any(context["payload"] == 2 for context in contexts):
             await asyncio.Event().wait()
 
@@ -169,9 +174,9 @@ async def test_a_list_that_never_returns_is_cut_off_and_halved(router):
         assert worker.ledger.done == 7
 
 
-async def test_a_stop_cuts_lists_off_and_leaves_them_to_the_broker(router):
+async def test_a_stop_cuts_lists_off_and_leaves_them_to_the_broker(router: Router) -> None:
     @router.on("t/<n>", batch=10)
-    async def ingest(contexts):
+    async def ingest(contexts: list[Context[Any]]) -> None:
         await asyncio.sleep(60)
 
     async with running(router) as worker:
@@ -183,13 +188,13 @@ async def test_a_stop_cuts_lists_off_and_leaves_them_to_the_broker(router):
 
 
 @pytest.mark.parametrize("batch", [0, -1, 10_001, "many", 1.5])
-def test_a_batch_that_is_no_number_is_refused(router, batch):
+def test_a_batch_that_is_no_number_is_refused(router: Router, batch: Any) -> None:
     with pytest.raises(RouteError, match="batch="):
         router.on("t", lambda contexts: None, batch=batch)
 
 
-def test_middleware_and_batch_do_not_go_together(router):
-    async def around(context, next_handler):
+def test_middleware_and_batch_do_not_go_together(router: Router) -> None:
+    async def around(context: Context[Any], next_handler: Handler) -> Any:
         return await next_handler(context)
 
     with pytest.raises(RouteError, match="middleware"):

@@ -10,6 +10,8 @@ from core.mqtt.message import Message
 from core.routing.overlaps import Copies
 from core.transport.connection import Subscription
 from tests.application.conftest import mosquitto, project, publisher  # noqa: F401 - fixtures
+from tests.support.mosquitto import Mosquitto
+from tests.support.worker import Projects, Publishers
 
 ROUTER = """
 from core.router import Router
@@ -30,30 +32,36 @@ def message(topic: str, *identifiers: int) -> Message:
     return Message(topic, b"", 1, 1, 1, {"subscription_identifier": list(identifiers)} if identifiers else None)
 
 
-def test_of_the_copies_one_is_handled():
+def test_of_the_copies_one_is_handled() -> None:
     copies = Copies(SUBSCRIPTIONS)
     assert [copies.is_further(message("a/b/c", identifier)) for identifier in (7, 5)] == [False, True]
     assert not copies.is_further(message("a/b/x", 5))
     assert not copies.is_further(message("a/x/c", 7))
 
 
-def test_a_single_copy_and_one_without_or_with_an_unknown_identifier_is_handled():
+def test_a_single_copy_and_one_without_or_with_an_unknown_identifier_is_handled() -> None:
     copies = Copies(SUBSCRIPTIONS)
     for one in (message("a/b/c", 7, 5), message("a/b/c", 5, 7), message("a/b/c"), message("a/b/c", 99)):
         assert not copies.is_further(one)
 
 
-def test_what_waited_for_a_filter_that_was_there_before_is_handled():
+def test_what_waited_for_a_filter_that_was_there_before_is_handled() -> None:
     copies = Copies(SUBSCRIPTIONS, {"a/b/+"})
     assert [copies.is_further(message("a/b/c", identifier)) for identifier in (7, 5)] == [True, False]
 
 
-def test_without_overlaps_there_is_nothing_to_look_at():
+def test_without_overlaps_there_is_nothing_to_look_at() -> None:
     assert not Copies([Subscription("a", 1)])
 
 
 @pytest.mark.parametrize(("kind", "version"), [("mosquitto", "5"), ("mosquitto", "3.1.1"), ("embedded", "5")])
-async def test_overlapping_routes_get_each_message_once(project, mosquitto, publisher, kind, version):  # noqa: F811
+async def test_overlapping_routes_get_each_message_once(
+    project: Projects,  # noqa: F811
+    mosquitto: Mosquitto,  # noqa: F811
+    publisher: Publishers,  # noqa: F811
+    kind: str,
+    version: str,
+) -> None:
     one = project({"some": ROUTER}, {}, MQTT_VERSION=version)
     if kind == "mosquitto":
         one.set(MQTT_URL=mosquitto.url)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -14,7 +17,7 @@ from core.handling.replay import every
 from core.model import Model
 from core.records.dead_letter_file import DeadLetterFile
 from core.records.dead_letter_table import DeadLetterTable
-from core.records.dead_letters import DeadLetter
+from core.records.dead_letters import DeadLetter, DeadLetterStore
 from core.records.properties import properties_from_json
 from core.records.tables import metadata
 from tests.database.conftest import url_of
@@ -36,8 +39,14 @@ LETTER = DeadLetter(
 )
 
 
+class Stores(Protocol):
+    """Opens the place for dead letters of which ``most`` are kept."""
+
+    def __call__(self, most: int = 1000) -> DeadLetterStore: ...
+
+
 @pytest.fixture(params=["file", "sqlite", "postgresql"])
-async def make(request, tmp_path):
+async def make(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stores]:
     if request.param == "file":
         yield lambda most=1000: DeadLetterFile(tmp_path / "storage" / "dead.jsonl", most)
         return
@@ -47,7 +56,7 @@ async def make(request, tmp_path):
     await Model.close()
 
 
-async def test_one_comes_back_as_it_went(make):
+async def test_one_comes_back_as_it_went(make: Stores) -> None:
     store = make()
     await store.add(LETTER)
     (stored,) = await make().read()
@@ -56,7 +65,7 @@ async def test_one_comes_back_as_it_went(make):
     assert await store.get(stored.id + 1) is None
 
 
-async def test_they_are_read_in_order_and_in_parts(make):
+async def test_they_are_read_in_order_and_in_parts(make: Stores) -> None:
     store = make()
     for number in range(10):
         await store.add(replace(LETTER, topic=f"t/{number}", route="even" if number % 2 == 0 else None))
@@ -70,7 +79,7 @@ async def test_they_are_read_in_order_and_in_parts(make):
     assert await store.last() == (await store.latest(most=1))[0].id
 
 
-async def test_removed_ones_are_gone_and_numbers_are_not_used_again(make):
+async def test_removed_ones_are_gone_and_numbers_are_not_used_again(make: Stores) -> None:
     store = make()
     for _ in range(3):
         await store.add(LETTER)
@@ -81,7 +90,7 @@ async def test_removed_ones_are_gone_and_numbers_are_not_used_again(make):
     assert (await store.latest(most=1))[0].id > three.id
 
 
-async def test_the_oldest_go_beyond_the_bound(make, caplog):
+async def test_the_oldest_go_beyond_the_bound(make: Stores, caplog: pytest.LogCaptureFixture) -> None:
     store = make(20)
     for number in range(50):
         await store.add(replace(LETTER, topic=f"t/{number}"))
@@ -91,7 +100,7 @@ async def test_the_oldest_go_beyond_the_bound(make, caplog):
     assert "DEAD_LETTER_MAX=20" in caplog.text
 
 
-async def test_what_is_added_while_all_are_gone_through_is_left_for_later(make):
+async def test_what_is_added_while_all_are_gone_through_is_left_for_later(make: Stores) -> None:
     store = make()
     for _ in range(3):
         await store.add(LETTER)
@@ -102,7 +111,7 @@ async def test_what_is_added_while_all_are_gone_through_is_left_for_later(make):
     assert (seen, await store.count()) == (3, 6)
 
 
-async def test_two_processes_share_the_file(tmp_path):
+async def test_two_processes_share_the_file(tmp_path: Path) -> None:
     worker, command = (DeadLetterFile(tmp_path / "dead.jsonl", 1000) for _ in range(2))
 
     async def add() -> None:
@@ -121,7 +130,7 @@ async def test_two_processes_share_the_file(tmp_path):
     assert numbers == sorted(numbers)
 
 
-async def test_a_line_that_a_power_cut_left_is_passed_over(tmp_path, caplog):
+async def test_a_line_that_a_power_cut_left_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = DeadLetterFile(tmp_path / "dead.jsonl", 1000)
     await store.add(LETTER)
     with (tmp_path / "dead.jsonl").open("a") as file:
@@ -133,7 +142,7 @@ async def test_a_line_that_a_power_cut_left_is_passed_over(tmp_path, caplog):
     assert [stored.id for stored in await again.read()] == [1, 2]
 
 
-def test_properties_come_back_as_handlers_know_them():
+def test_properties_come_back_as_handlers_know_them() -> None:
     properties = {"correlation_data": b"\x00\xff", "user_property": [("a", "1"), ("a", "2")], "content_type": "x"}
     assert properties_from_json(json_ready(properties)) == properties
     assert properties_from_json(None) is None

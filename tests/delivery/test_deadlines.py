@@ -1,5 +1,7 @@
 """A handler that does not return is cut off; all others never notice that there is a clock."""
 
+from __future__ import annotations
+
 import asyncio
 
 import pytest
@@ -11,14 +13,14 @@ from core.mqtt.message import Message
 from tests.support.waiting import until
 
 
-def delivery():
+def delivery() -> Delivery:
     return Delivery(Message("t", b""), None, {})
 
 
-async def test_a_run_past_its_deadline_is_cancelled_and_marked():
+async def test_a_run_past_its_deadline_is_cancelled_and_marked() -> None:
     deadlines, hung = Deadlines(), delivery()
 
-    async def handler():
+    async def handler() -> None:
         run = deadlines.begin(hung, 0.02)
         try:
             await asyncio.Event().wait()
@@ -30,26 +32,26 @@ async def test_a_run_past_its_deadline_is_cancelled_and_marked():
     assert hung.timed_out
 
 
-async def test_runs_that_end_in_time_leave_nothing_behind_and_are_not_touched():
+async def test_runs_that_end_in_time_leave_nothing_behind_and_are_not_touched() -> None:
     deadlines = Deadlines()
     deliveries = [delivery() for _ in range(200)]
 
-    async def handler(number):
+    async def handler(number: int) -> None:
         run = deadlines.begin(deliveries[number], 1.0 if number % 2 else 1.5)
         await asyncio.sleep(0.001)
         run.end()
 
     await asyncio.gather(*(handler(number) for number in range(200)))
-    assert all(not runs for runs in deadlines._runs.values())
-    await until(lambda: not deadlines._timers)
+    assert len(deadlines) == 0
+    await until(lambda: not deadlines.ticking)
     assert not any(one.timed_out for one in deliveries)
 
 
-async def test_a_handler_that_swallows_its_cancellation_is_cancelled_again(monkeypatch):
+async def test_a_handler_that_swallows_its_cancellation_is_cancelled_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "AGAIN", 0.02)
     deadlines, stubborn, swallowed = Deadlines(), delivery(), 0
 
-    async def handler():
+    async def handler() -> None:
         nonlocal swallowed
         deadlines.begin(stubborn, 0.02)
         while swallowed < 3:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
+from core.context import Context
 from core.database.current import configured
 from core.errors import BatchError, DatabaseUnreachableError, Reject, RouteError
 from core.handling import outage
@@ -18,15 +22,20 @@ from core.records import dedup as dedup_module
 from core.records.packets import MAX_PACKETS, Packets, digest
 from core.records.tables import metadata
 from core.retry import Retry
+from core.route import Dedup
 from core.router import Router
+from core.session.session import Session
 from tests.database.conftest import url_of
 from tests.support.memory_worker import running
 from tests.support.models import Meter, Plain
 from tests.support.waiting import until
 
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
 
 @pytest.fixture(params=["sqlite", "postgresql"], autouse=True)
-async def database(request, tmp_path, monkeypatch):
+async def database(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
     monkeypatch.setattr(outage, "FIRST_PAUSE", 0.005)
     Model.configure(url_of(request.param, tmp_path))
     await configured().create_tables(Plain.metadata, metadata)
@@ -35,28 +44,26 @@ async def database(request, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def router():
+def router() -> Router:
     return Router()
 
 
-def storing(router, **options):
-    @router.on("t/<n>", delivery="exactly_once", **options)
-    async def store(context):
+def storing(router: Router, dedup: str | None = None) -> None:
+    @router.on("t/<n>", delivery="exactly_once", dedup=dedup)
+    async def store(context: Context[Any]) -> None:
         await Model.create(Meter, serial=str(context["payload"]))
-
-    return store
 
 
 async def serials() -> set[str]:
-    return {meter.serial for meter in await Model.all(Meter)}
+    return {str(meter.serial) for meter in await Model.all(Meter)}
 
 
 async def count(table: str) -> int:
     async with Model.session() as session:
-        return (await session.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one()
+        return int((await session.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one())
 
 
-async def test_what_waits_is_one_transaction_with_its_record(router):
+async def test_what_waits_is_one_transaction_with_its_record(router: Router) -> None:
     storing(router)
     async with running(router, exactly_once=True) as worker:
         for number in range(200):
@@ -68,11 +75,11 @@ async def test_what_waits_is_one_transaction_with_its_record(router):
     assert 1 <= await count("routemq_processed") <= 10
 
 
-async def test_nothing_is_acknowledged_before_the_commit(router):
+async def test_nothing_is_acknowledged_before_the_commit(router: Router) -> None:
     go = asyncio.Event()
 
     @router.on("t/<n>", delivery="exactly_once")
-    async def store(context):
+    async def store(context: Context[Any]) -> None:
         await Model.create(Meter, serial=context["params"]["n"])
         if context["params"]["n"] == "slow":
             await go.wait()
@@ -87,11 +94,11 @@ async def test_nothing_is_acknowledged_before_the_commit(router):
         assert len(worker.broker.acknowledged) == 2
 
 
-async def test_a_guilty_message_costs_the_others_nothing(router):
-    runs = []
+async def test_a_guilty_message_costs_the_others_nothing(router: Router) -> None:
+    runs: list[int] = []
 
     @router.on("t/<n>", delivery="exactly_once", retry=Retry(attempts=2, first=0.01))
-    async def store(context):
+    async def store(context: Context[Any]) -> None:
         runs.append(context["payload"])
         await Model.create(Meter, serial=str(context["payload"]))
         if context["payload"] == 13:
@@ -109,9 +116,9 @@ async def test_a_guilty_message_costs_the_others_nothing(router):
     assert await count("routemq_dead_letters") == 3
 
 
-async def test_a_constraint_violated_in_a_gather_blames_its_caller_alone(router):
+async def test_a_constraint_violated_in_a_gather_blames_its_caller_alone(router: Router) -> None:
     @router.on("t/<n>", delivery="exactly_once", retry=Retry(attempts=1))
-    async def store(context):
+    async def store(context: Context[Any]) -> None:
         await Model.create(Meter, serial=str(context["payload"]))
 
     async with running(router, exactly_once=True) as worker:
@@ -122,9 +129,9 @@ async def test_a_constraint_violated_in_a_gather_blames_its_caller_alone(router)
     assert await serials() == {"1", "2", "3", "4"}
 
 
-async def test_a_handler_may_catch_the_error_of_its_call_and_go_on(router):
+async def test_a_handler_may_catch_the_error_of_its_call_and_go_on(router: Router) -> None:
     @router.on("t/<n>", delivery="exactly_once")
-    async def store(context):
+    async def store(context: Context[Any]) -> None:
         try:
             await Model.create(Meter, serial="same")
         except IntegrityError:
@@ -138,11 +145,11 @@ async def test_a_handler_may_catch_the_error_of_its_call_and_go_on(router):
     assert len(await serials()) == 5
 
 
-async def test_sessions_and_transactions_of_a_handler_are_parts_of_the_unit(router):
+async def test_sessions_and_transactions_of_a_handler_are_parts_of_the_unit(router: Router) -> None:
     fail = [True]
 
     @router.on("t/<n>", delivery="exactly_once", retry=Retry(attempts=2, first=0.01))
-    async def store(context):
+    async def store(context: Context[Any]) -> None:
         name = context["params"]["n"]
         session = await Model.get_session()
         session.add(Meter(serial=f"{name} by session"))
@@ -172,9 +179,9 @@ async def test_sessions_and_transactions_of_a_handler_are_parts_of_the_unit(rout
     assert await serials() == {f"{name} {kind}" for name in "abc" for kind in kinds}
 
 
-async def test_a_session_that_a_handler_leaves_open_holds_up_nobody(router):
+async def test_a_session_that_a_handler_leaves_open_holds_up_nobody(router: Router) -> None:
     @router.on("t/<n>", delivery="exactly_once")
-    async def store(context):
+    async def store(context: Context[Any]) -> None:
         session = await Model.get_session()
         session.add(Meter(serial=context["params"]["n"]))
         await session.commit()
@@ -187,9 +194,9 @@ async def test_a_session_that_a_handler_leaves_open_holds_up_nobody(router):
     assert len(await serials()) == 20
 
 
-async def test_a_handler_that_hangs_costs_itself_alone(router):
+async def test_a_handler_that_hangs_costs_itself_alone(router: Router) -> None:
     @router.on("t/<n>", delivery="exactly_once", timeout=0.1, retry=Retry(attempts=1))
-    async def store(context):
+    async def store(context: Context[Any]) -> None:
         await Model.create(Meter, serial=context["params"]["n"])
         if context["params"]["n"] == "3":
             async with Model.session() as session:
@@ -204,15 +211,15 @@ async def test_a_handler_that_hangs_costs_itself_alone(router):
     assert await serials() == {str(number) for number in range(10)} - {"3"}
 
 
-async def test_messages_of_a_key_stay_in_order_around_one_that_is_tried_again(router):
-    seen = []
+async def test_messages_of_a_key_stay_in_order_around_one_that_is_tried_again(router: Router) -> None:
+    seen: list[str] = []
 
     @router.on("t/<n>", delivery="exactly_once", retry=Retry(attempts=3, first=0.03, jitter=False))
-    async def store(context):
+    async def store(context: Context[Any]) -> None:
         if context["payload"] == 2 and context["attempt"] < 3:
             raise ValueError("later")
         meter = await Model.create(Meter, serial=f"{context['params']['n']}{context['payload']}")
-        seen.append(meter.serial)
+        seen.append(str(meter.serial))
 
     async with running(router, exactly_once=True) as worker:
         for number in range(6):
@@ -225,22 +232,25 @@ async def test_messages_of_a_key_stay_in_order_around_one_that_is_tried_again(ro
     assert [serial for serial in rows if serial[0] == "b"] == [f"b{n + 10}" for n in range(6)]
 
 
-async def test_a_redelivery_of_a_committed_message_is_acknowledged_without_running(router):
+async def test_a_redelivery_of_a_committed_message_is_acknowledged_without_running(
+    router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The worker dies after the commit, before its PUBACKs have left."""
-    runs = []
+    runs: list[int] = []
 
     @router.on("t/<n>", delivery="exactly_once")
-    async def store(context):
+    async def store(context: Context[Any]) -> None:
         runs.append(context["payload"])
         await Model.create(Meter, serial=str(context["payload"]))
 
-    async with running(router, exactly_once=True) as worker:
-        broker = worker.broker
-        worker.session.acknowledge = lambda messages: None
-        worker.engine.consumer._acknowledgements._send = lambda messages: None
-        for number in range(10):
-            await worker.send(f"t/{number}", b"%d" % number)
-        await until(lambda: worker.ledger.done == 10)
+    with monkeypatch.context() as mute:
+        mute.setattr(Session, "acknowledge", lambda self, messages: None)
+        async with running(router, exactly_once=True) as worker:
+            broker = worker.broker
+            for number in range(10):
+                await worker.send(f"t/{number}", b"%d" % number)
+            await until(lambda: worker.ledger.done == 10)
+        assert list(broker.acknowledged) == []
     again = Router()
     again.on("t/<n>", store, delivery="exactly_once")
     async with running(again, exactly_once=True, broker=broker) as worker:
@@ -253,13 +263,13 @@ async def test_a_redelivery_of_a_committed_message_is_acknowledged_without_runni
 
 
 @pytest.mark.parametrize("committed", [True, False])
-async def test_a_commit_whose_answer_was_lost_is_looked_up(router, committed):
+async def test_a_commit_whose_answer_was_lost_is_looked_up(router: Router, committed: bool) -> None:
     storing(router)
     async with running(router, exactly_once=True) as worker:
-        begin, lose = worker.engine.exactly_once.begin, [True]
+        begin, lose = worker.exactly_once.begin, [True]
 
         @asynccontextmanager
-        async def losing():
+        async def losing() -> AsyncIterator[AsyncSession]:
             if lose and not committed:
                 async with begin() as session:
                     yield session
@@ -272,7 +282,7 @@ async def test_a_commit_whose_answer_was_lost_is_looked_up(router, committed):
                     lose.clear()
                     raise DatabaseUnreachableError("the answer was lost")
 
-        worker.engine.exactly_once.begin = losing
+        worker.exactly_once.begin = losing
         for number in range(5):
             await worker.send(f"t/{number}", b"%d" % number)
         await worker.settled()
@@ -281,11 +291,11 @@ async def test_a_commit_whose_answer_was_lost_is_looked_up(router, committed):
     assert len(await serials()) == 5
 
 
-async def test_an_outage_is_waited_out(router):
+async def test_an_outage_is_waited_out(router: Router) -> None:
     down = [True]
 
     @router.on("t/<n>", delivery="exactly_once", retry=Retry(attempts=1))
-    async def store(context):
+    async def store(context: Context[Any]) -> None:
         if down[0]:
             raise DatabaseUnreachableError("away")
         await Model.create(Meter, serial=context["params"]["n"])
@@ -299,9 +309,9 @@ async def test_an_outage_is_waited_out(router):
         assert (worker.ledger.done, worker.ledger.dead_lettered) == (20, 0)
 
 
-async def test_what_handlers_publish_leaves_after_the_commit_and_only_then(router):
+async def test_what_handlers_publish_leaves_after_the_commit_and_only_then(router: Router) -> None:
     @router.on("t/<n>", delivery="exactly_once", retry=Retry(attempts=2, first=0.01))
-    async def store(context):
+    async def store(context: Context[Any]) -> None:
         await context["publish"](f"answers/{context['params']['n']}", {"n": context["payload"]}, qos=1)
         if context["attempt"] == 1 and context["payload"] == 3:
             raise ValueError("once")
@@ -327,13 +337,13 @@ async def test_what_handlers_publish_leaves_after_the_commit_and_only_then(route
         await until(empty)
 
 
-async def test_an_outbox_that_was_not_sent_is_sent_after_the_next_start(router):
+async def test_an_outbox_that_was_not_sent_is_sent_after_the_next_start(router: Router) -> None:
     @router.on("t/<n>", delivery="exactly_once")
-    async def store(context):
+    async def store(context: Context[Any]) -> None:
         await context["publish"]("answer", context["payload"], qos=1)
 
     async with running(router, exactly_once=True) as worker:
-        await worker.engine.exactly_once.outbox.stop()
+        await worker.exactly_once.outbox.stop()
         for number in range(3):
             await worker.send("t/x", b"%d" % number)
         await worker.settled()
@@ -345,7 +355,7 @@ async def test_an_outbox_that_was_not_sent_is_sent_after_the_next_start(router):
         await until(lambda: [m.body for m in broker.published] == [b"0", b"1", b"2"])
 
 
-async def test_the_record_is_trimmed_to_what_can_still_come_again():
+async def test_the_record_is_trimmed_to_what_can_still_come_again() -> None:
     processed = Packets(configured().begin, "c", "b")
     identifiers = 65_535
     numbers = range(0, 3 * identifiers, 5000)
@@ -353,6 +363,7 @@ async def test_the_record_is_trimmed_to_what_can_still_come_again():
         messages = [Message("t", b"%d" % n, 1, n % identifiers + 1) for n in range(start, start + 5000)]
         async with configured().writing() as session:
             record = await processed.record(session, messages)
+            assert record is not None
         processed.committed(record)
     rows = await count("routemq_processed")
     assert MAX_PACKETS // 5000 <= rows <= MAX_PACKETS // 5000 * 1.2 + 3
@@ -383,16 +394,16 @@ async def test_the_record_is_trimmed_to_what_can_still_come_again():
         {"delivery": "exactly_once", "dedup": 5},
     ],
 )
-def test_what_does_not_go_together_is_refused(router, options):
+def test_what_does_not_go_together_is_refused(router: Router, options: dict[str, Any]) -> None:
     with pytest.raises(RouteError, match=r"exactly_once|dedup"):
         router.on("t", lambda context: None, **options)
 
 
-async def test_a_list_is_one_transaction(router):
-    lists = []
+async def test_a_list_is_one_transaction(router: Router) -> None:
+    lists: list[int] = []
 
     @router.on("t/<n>", delivery="exactly_once", batch=50, retry=Retry(attempts=1))
-    async def ingest(contexts):
+    async def ingest(contexts: list[Context[Any]]) -> None:
         lists.append(len(contexts))
         await Model.create_many(Meter, [{"serial": str(context["payload"])} for context in contexts], returning=False)
         for context in contexts:
@@ -411,9 +422,9 @@ async def test_a_list_is_one_transaction(router):
     assert max(lists) == 50
 
 
-async def test_blamed_messages_of_a_list_cost_the_others_nothing(router):
+async def test_blamed_messages_of_a_list_cost_the_others_nothing(router: Router) -> None:
     @router.on("t/<n>", delivery="exactly_once", batch=50, retry=Retry(attempts=2, first=0.01))
-    async def ingest(contexts):
+    async def ingest(contexts: list[Context[Any]]) -> None:
         bad = {place: ValueError("odd") for place, context in enumerate(contexts) if context["payload"] % 10 == 3}
         good = [{"serial": str(context["payload"])} for place, context in enumerate(contexts) if place not in bad]
         await Model.create_many(Meter, good)
@@ -429,9 +440,9 @@ async def test_blamed_messages_of_a_list_cost_the_others_nothing(router):
 
 
 @pytest.mark.parametrize("key", ["meta.id", lambda context: context["payload"]["meta"]["id"]])
-async def test_a_message_that_a_device_sends_twice_is_handled_once(router, key):
+async def test_a_message_that_a_device_sends_twice_is_handled_once(router: Router, key: Dedup) -> None:
     @router.on("t/<n>", delivery="exactly_once", dedup=key, retry=Retry(attempts=2, first=0.01), name="things")
-    async def store(context):
+    async def store(context: Context[Any]) -> None:
         number = context["payload"]["meta"]["id"]
         if number == 4 and context["attempt"] == 1:
             raise ValueError("once")
@@ -449,7 +460,7 @@ async def test_a_message_that_a_device_sends_twice_is_handled_once(router, key):
     assert await count("routemq_dedup") == 4
 
 
-async def test_a_message_without_its_key_is_a_dead_letter(router):
+async def test_a_message_without_its_key_is_a_dead_letter(router: Router) -> None:
     storing(router, dedup="id")
     async with running(router, exactly_once=True) as worker:
         await worker.send("t/1", b'{"id": null}')
@@ -458,15 +469,15 @@ async def test_a_message_without_its_key_is_a_dead_letter(router):
         assert worker.ledger.dead_lettered == 2
 
 
-async def test_keys_are_kept_for_as_long_as_is_said(router, monkeypatch):
+async def test_keys_are_kept_for_as_long_as_is_said(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dedup_module, "TRIM_EVERY", 0)
 
     @router.on("t/<n>", delivery="exactly_once", dedup="id")
-    async def store(context):
+    async def store(context: Context[Any]) -> None:
         pass
 
     async with running(router, exactly_once=True) as worker:
-        worker.engine.exactly_once.trim = dedup_module.Trim(0.2)
+        worker.exactly_once.trim = dedup_module.Trim(0.2)
         await worker.send("t/1", b'{"id": 1}')
         await worker.settled()
         await asyncio.sleep(0.3)

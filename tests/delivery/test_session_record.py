@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from pathlib import Path
+
 import pytest
 
 from core.database.current import configured
 from core.errors import SessionTakenOverError
 from core.model import Model
 from core.mqtt.publication import Publication
-from core.records.session_hold import SessionFile, SessionRecord, SessionTable
+from core.records.session_hold import SessionFile, SessionRecord, SessionStore, SessionTable
 from core.records.tables import metadata
 from core.session.session import Session
 from core.transport.brokers.memory import MemoryBroker
@@ -19,7 +22,7 @@ from tests.support.waiting import soon, until
 
 
 @pytest.fixture(params=["file", "sqlite", "postgresql"])
-async def store(request, tmp_path):
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SessionStore]:
     if request.param == "file":
         yield SessionFile(tmp_path / "storage" / "sessions.json")
         return
@@ -29,7 +32,7 @@ async def store(request, tmp_path):
     await Model.close()
 
 
-async def test_filters_that_are_wanted_no_more_are_given_until_they_are_gone(store):
+async def test_filters_that_are_wanted_no_more_are_given_until_they_are_gone(store: SessionStore) -> None:
     assert await SessionRecord(store, "c", "b").take(["x", "y"]) == []
     # Killed before it could unsubscribe anything, twice.
     assert await SessionRecord(store, "c", "b").take(["y", "z"]) == ["x"]
@@ -39,14 +42,14 @@ async def test_filters_that_are_wanted_no_more_are_given_until_they_are_gone(sto
     assert await SessionRecord(store, "c", "b").take(["w"]) == []
 
 
-async def test_sessions_of_other_clients_and_brokers_are_others(store):
+async def test_sessions_of_other_clients_and_brokers_are_others(store: SessionStore) -> None:
     await SessionRecord(store, "c", "b").take(["x"])
     assert await SessionRecord(store, "other", "b").take(["y"]) == []
     assert await SessionRecord(store, "c", "other").take(["y"]) == []
     assert await SessionRecord(store, "c", "b").take([]) == ["x"]
 
 
-async def test_the_last_process_to_take_a_session_has_it(store):
+async def test_the_last_process_to_take_a_session_has_it(store: SessionStore) -> None:
     first, second = SessionRecord(store, "c", "b"), SessionRecord(store, "c", "b")
     await first.take(["x"])
     assert await first.is_held()
@@ -55,14 +58,14 @@ async def test_the_last_process_to_take_a_session_has_it(store):
     assert await second.is_held()
 
 
-async def test_a_file_that_is_broken_is_begun_anew(tmp_path):
+async def test_a_file_that_is_broken_is_begun_anew(tmp_path: Path) -> None:
     file = tmp_path / "sessions.json"
     file.write_text("{")
     assert await SessionRecord(SessionFile(file), "c", "b").take(["x"]) == []
     assert await SessionRecord(SessionFile(file), "c", "b").take([]) == ["x"]
 
 
-async def test_stale_filters_are_unsubscribed_from_a_session_that_is_there():
+async def test_stale_filters_are_unsubscribed_from_a_session_that_is_there() -> None:
     memory = MemoryBroker()
     first = Session(memory.connector("c"), "memory", [Subscription("old", 1), Subscription("kept", 1)])
     first.start(Recorder())
@@ -80,7 +83,7 @@ async def test_stale_filters_are_unsubscribed_from_a_session_that_is_there():
 
 
 class Hold:
-    def __init__(self, answer) -> None:
+    def __init__(self, answer: bool | Exception) -> None:
         self.answer = answer
         self.told = 0
 
@@ -95,7 +98,7 @@ class Hold:
             raise self.answer
 
 
-async def test_a_session_that_another_process_took_is_not_fought_for():
+async def test_a_session_that_another_process_took_is_not_fought_for() -> None:
     memory = MemoryBroker()
     hold = Hold(answer=False)
     session = Session(memory.connector("c"), "memory", [Subscription("t", 1)], hold=hold)
@@ -108,7 +111,7 @@ async def test_a_session_that_another_process_took_is_not_fought_for():
 
 
 @pytest.mark.parametrize("answer", [True, OSError("disk")])
-async def test_a_broken_network_is_no_other_process(answer):
+async def test_a_broken_network_is_no_other_process(answer: bool | Exception) -> None:
     memory = MemoryBroker()
     heard = Recorder()
     session = Session(memory.connector("c"), "memory", [Subscription("t", 1)], hold=Hold(answer))

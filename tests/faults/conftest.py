@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict
 
 import pytest
@@ -11,60 +12,81 @@ import pytest
 from tests.application.conftest import mosquitto, project, publisher  # noqa: F401 - fixtures
 from tests.support.postgres import Postgres
 from tests.support.stream import MODEL, ROUTER, SOAK, Account, Stream, ledger
+from tests.support.worker import Projects, Worker
 
 
 @pytest.fixture(params=["5", "3.1.1", *(["aiomqtt 5"] if SOAK else [])])
-def version(request):
-    return request.param
+def version(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture
-def own_postgres():
+def own_postgres() -> Iterator[Postgres]:
     """A PostgreSQL of the test's own, to be stopped and killed."""
     server = Postgres()
     yield server
     server.start()
 
 
-@pytest.fixture
-async def streaming(project, version, record_property):  # noqa: F811
-    """Give a function that makes a project and a stream, and one that accounts for it in the report."""
-    streams: list[Stream] = []
+class Streaming:
+    """Makes projects and streams, and accounts for them in the report; ``version`` is that of MQTT, with the transport."""
 
-    def make(broker_url, *, router=ROUTER, publish_to=None, rate=400, **variables) -> Stream:
-        *transport, number = version.split()
+    def __init__(self, projects: Projects, version: str, record: Callable[[str, object], None]) -> None:
+        self._projects = projects
+        self._version = version
+        self._record = record
+        self._streams: list[Stream] = []
+
+    def __call__(
+        self,
+        broker_url: str,
+        *,
+        router: str = ROUTER,
+        publish_to: str | None = None,
+        rate: float = 400,
+        kind: type[Stream] = Stream,
+        **variables: object,
+    ) -> Stream:
+        *transport, number = self._version.split()
         variables = {"MQTT_URL": broker_url, "MQTT_VERSION": number, "MQTT_KEEPALIVE": 5, "MQTT_CLIENT_ID": "w"} | variables
         variables["MQTT_TRANSPORT"] = "".join(transport) or "auto"
-        one = project({"numbers": router}, {"number": MODEL}, **variables)
-        stream = Stream(publish_to or broker_url, one, rate, number)
-        streams.append(stream)
+        one = self._projects({"numbers": router}, {"number": MODEL}, **variables)
+        stream = kind(publish_to or broker_url, one, rate, number)
+        self._streams.append(stream)
         return stream
 
-    async def account(stream: Stream, worker, what: str, times: int, *, repeats: bool = True) -> Account:
+    async def account(self, stream: Stream, worker: Worker, what: str, times: int, *, repeats: bool = True) -> Account:
         await stream.stop()
         found = await stream.settled()
         assert await worker.stop() == 0, worker.output[-3000:]
         assert ledger(worker)
-        record_property("fault", {"fault": what, "MQTT": version, "times": times} | asdict(found))
+        self._record("fault", {"fault": what, "MQTT": self._version, "times": times} | asdict(found))
         assert found.sent > 100
         assert (found.lost, found.disordered) == (0, 0), f"{found}\n{worker.output[-3000:]}"
         assert repeats or not found.repeated, found
         return found
 
-    make.account = account
-    yield make
-    for stream in streams:
-        for task in stream._tasks:
-            task.cancel()
-        if stream._publisher is not None:
-            await stream._publisher.stop()
+    async def close(self) -> None:
+        for stream in self._streams:
+            await stream.close()
+
+
+@pytest.fixture
+async def streaming(
+    project: Projects,  # noqa: F811
+    version: str,
+    record_property: Callable[[str, object], None],
+) -> AsyncIterator[Streaming]:
+    made = Streaming(project, version, record_property)
+    yield made
+    await made.close()
 
 
 async def a_moment(least: float = 0.2, most: float = 1.5) -> None:
     await asyncio.sleep(random.uniform(least, most))
 
 
-def pytest_terminal_summary(terminalreporter):
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     rows = [
         value
         for reports in terminalreporter.stats.values()

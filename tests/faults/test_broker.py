@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
+from tests.faults.conftest import Streaming
+from tests.support.mosquitto import Mosquitto
 from tests.support.postgres import postgres
 from tests.support.proxy import Proxy
-from tests.support.stream import ROUTER, SOAK, grows
+from tests.support.stream import ROUTER, SOAK, Stream, grows
 from tests.support.waiting import until
 
 
-async def test_mosquitto_restarts(streaming, mosquitto):
+async def test_mosquitto_restarts(streaming: Streaming, mosquitto: Mosquitto) -> None:
     times = 10 if SOAK else 2
     stream = streaming(mosquitto.url, DATABASE_URL=postgres().new_database())
     worker = await stream.project.start().ready()
@@ -25,7 +28,11 @@ async def test_mosquitto_restarts(streaming, mosquitto):
     assert found.dead == 0
 
 
-async def test_mosquitto_is_killed(streaming, mosquitto):
+def more_than(stream: Stream, sent: int) -> bool:
+    return sum(stream.sent.values()) > sent
+
+
+async def test_mosquitto_is_killed(streaming: Streaming, mosquitto: Mosquitto) -> None:
     # Mosquitto saves its queues once a second: what it acknowledged since is lost with it, whoever consumes. So the
     # publishers pause for longer than that before, while the worker goes on with what they left.
     times = 5 if SOAK else 1
@@ -35,7 +42,7 @@ async def test_mosquitto_is_killed(streaming, mosquitto):
     stream.start()
     for _ in range(times):
         enough = sum(stream.sent.values()) + 1500
-        await until(lambda enough=enough: sum(stream.sent.values()) > enough, 60)
+        await until(partial(more_than, stream, enough), 60)
         await stream.pause()
         await asyncio.sleep(2.5)
         account = await stream.account()
@@ -49,7 +56,7 @@ async def test_mosquitto_is_killed(streaming, mosquitto):
     assert found.dead == 0
 
 
-async def test_mosquitto_is_frozen_for_longer_than_the_keep_alive(streaming, mosquitto):
+async def test_mosquitto_is_frozen_for_longer_than_the_keep_alive(streaming: Streaming, mosquitto: Mosquitto) -> None:
     times = 3 if SOAK else 1
     stream = streaming(mosquitto.url, DATABASE_URL=postgres().new_database())
     worker = await stream.project.start().ready()
@@ -64,7 +71,7 @@ async def test_mosquitto_is_frozen_for_longer_than_the_keep_alive(streaming, mos
     await streaming.account(stream, worker, "Mosquitto frozen", times)
 
 
-async def test_the_connection_is_cut_every_second(streaming, mosquitto):
+async def test_the_connection_is_cut_every_second(streaming: Streaming, mosquitto: Mosquitto) -> None:
     times = 60 if SOAK else 5
     proxy = await Proxy(mosquitto.port).start()
     stream = streaming(f"mqtt://127.0.0.1:{proxy.port}", publish_to=mosquitto.url, DATABASE_URL=postgres().new_database())

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import Literal
 
 import psutil
 import pytest
 
+from tests.faults.conftest import Streaming
+from tests.support.mosquitto import Mosquitto
+from tests.support.postgres import Postgres
 from tests.support.stream import SOAK, grows
 from tests.support.waiting import until
+from tests.support.worker import Worker
 
 AWAY = 10 if SOAK else 2
 
 
 @pytest.mark.parametrize("how", ["fast", "immediate", "kill"])
-async def test_postgresql_goes_and_comes_back(streaming, mosquitto, own_postgres, how):
+async def test_postgresql_goes_and_comes_back(
+    streaming: Streaming, mosquitto: Mosquitto, own_postgres: Postgres, how: Literal["fast", "immediate", "kill"]
+) -> None:
     times = 3 if SOAK else 1
     stream = streaming(mosquitto.url, DATABASE_URL=own_postgres.new_database())
     worker = await stream.project.start().ready()
@@ -33,7 +40,9 @@ async def test_postgresql_goes_and_comes_back(streaming, mosquitto, own_postgres
     assert worker.output.count("the database answers again") == times
 
 
-async def test_postgresql_is_not_there_at_the_start(streaming, mosquitto, own_postgres):
+async def test_postgresql_is_not_there_at_the_start(
+    streaming: Streaming, mosquitto: Mosquitto, own_postgres: Postgres
+) -> None:
     stream = streaming(mosquitto.url, DATABASE_URL=own_postgres.new_database())
     # The session is made by a first run, so that the broker keeps what comes while the second one waits.
     assert await (await stream.project.start().ready()).stop() == 0
@@ -49,7 +58,7 @@ async def test_postgresql_is_not_there_at_the_start(streaming, mosquitto, own_po
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the files of another process")
-async def test_a_full_disk_under_sqlite(streaming, mosquitto):
+async def test_a_full_disk_under_sqlite(streaming: Streaming, mosquitto: Mosquitto) -> None:
     stream = streaming(mosquitto.url, DB_POOL_RECYCLE=1)
     worker = await stream.project.start().ready()
     process = psutil.Process(worker.process.pid)
@@ -66,7 +75,7 @@ async def test_a_full_disk_under_sqlite(streaming, mosquitto):
     assert found.dead == 0
 
 
-async def worker_waits(worker) -> None:
+async def worker_waits(worker: Worker) -> None:
     """Wait for the line, which may be beyond what the limit lets the log have."""
     sizes: list[int] = []
 

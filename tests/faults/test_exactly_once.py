@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any, Literal
 
 import pytest
 
 from core.session.session import Session
 from core.transport.connect import connector
 from core.transport.connection import Subscription
-from tests.faults.conftest import a_moment
+from tests.faults.conftest import Streaming, a_moment
 from tests.faults.test_worker import POISONED, UNIQUE, Poisoned
-from tests.support.postgres import fetch, postgres
+from tests.support.mosquitto import Mosquitto
+from tests.support.postgres import Postgres, fetch, postgres
 from tests.support.recorder import Recorder
 from tests.support.stream import ROUTER, SOAK, grows
 from tests.support.waiting import until
@@ -20,12 +22,12 @@ from tests.transport.conftest import options
 ONCE = ROUTER.replace('"n/<source>"', '"n/<source>", delivery="exactly_once"')
 
 
-def url_of(database: str) -> dict[str, str]:
+def url_of(database: str) -> dict[str, Any]:
     return {"DATABASE_URL": postgres().new_database()} if database == "PostgreSQL" else {}
 
 
 @pytest.mark.parametrize("database", ["PostgreSQL", "SQLite"])
-async def test_the_worker_is_killed_at_random_moments(streaming, mosquitto, database):
+async def test_the_worker_is_killed_at_random_moments(streaming: Streaming, mosquitto: Mosquitto, database: str) -> None:
     times = 50 if SOAK else 4
     stream = streaming(mosquitto.url, router=ONCE, rate=1500, **url_of(database))
     worker = await stream.project.start().ready()
@@ -39,7 +41,9 @@ async def test_the_worker_is_killed_at_random_moments(streaming, mosquitto, data
 
 
 @pytest.mark.parametrize("how", ["immediate", "kill"])
-async def test_postgresql_dies(streaming, mosquitto, own_postgres, how):
+async def test_postgresql_dies(
+    streaming: Streaming, mosquitto: Mosquitto, own_postgres: Postgres, how: Literal["immediate", "kill"]
+) -> None:
     times = 10 if SOAK else 2
     stream = streaming(mosquitto.url, router=ONCE, rate=1500, DATABASE_URL=own_postgres.new_database())
     worker = await stream.project.start().ready()
@@ -54,7 +58,7 @@ async def test_postgresql_dies(streaming, mosquitto, own_postgres, how):
     assert found.dead == 0
 
 
-async def test_the_connection_is_cut(streaming, mosquitto):
+async def test_the_connection_is_cut(streaming: Streaming, mosquitto: Mosquitto) -> None:
     times = 20 if SOAK else 3
     stream = streaming(mosquitto.url, router=ONCE, rate=1500, DATABASE_URL=postgres().new_database())
     worker = await stream.project.start().ready()
@@ -68,11 +72,10 @@ async def test_the_connection_is_cut(streaming, mosquitto):
     await streaming.account(stream, worker, "exactly once: Mosquitto restarted", times)
 
 
-async def test_poison_and_kills(streaming, mosquitto):
+async def test_poison_and_kills(streaming: Streaming, mosquitto: Mosquitto) -> None:
     times = 20 if SOAK else 2
     router = POISONED.replace("CODEC", ', delivery="exactly_once"')
-    stream = streaming(mosquitto.url, router=router, rate=500, RETRY_ATTEMPTS=2, RETRY_FIRST=0.01)
-    stream.__class__ = Poisoned
+    stream = streaming(mosquitto.url, router=router, rate=500, RETRY_ATTEMPTS=2, RETRY_FIRST=0.01, kind=Poisoned)
     (stream.project.folder / "app" / "models" / "number.py").write_text(UNIQUE)
     worker = await stream.project.start().ready()
     stream.start()
@@ -92,7 +95,7 @@ async def test_poison_and_kills(streaming, mosquitto):
 REPLYING = ONCE + '    await context["publish"](f"r/{context[\'params\'][\'source\']}", context["payload"], qos=1)\n'
 
 
-async def test_replies_of_the_outbox_survive_kills_in_order(streaming, mosquitto):
+async def test_replies_of_the_outbox_survive_kills_in_order(streaming: Streaming, mosquitto: Mosquitto) -> None:
     times = 50 if SOAK else 3
     url = postgres().new_database()
     heard = Recorder()

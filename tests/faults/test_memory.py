@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 
 import psutil
 
+from tests.support.mosquitto import Mosquitto
 from tests.support.stream import SOAK
 from tests.support.waiting import until
+from tests.support.worker import Projects
 
 MESSAGES = 1_000_000 if SOAK else 60_000
 MAX_MIB = 150
@@ -50,8 +53,10 @@ async def flood(port: int, messages: int) -> None:
     await writer.wait_closed()
 
 
-async def test_a_flood_of_qos_0_against_a_slow_handler(project, mosquitto, version, record_property):
-    one = project({"slow": SLOW}, {}, MQTT_URL=mosquitto.url, MQTT_VERSION=version.split()[-1], MQTT_KEEPALIVE=5)
+async def test_a_flood_of_qos_0_against_a_slow_handler(
+    project: Projects, mosquitto: Mosquitto, version: str, record_property: Callable[[str, object], None]
+) -> None:
+    one = project({"slow": SLOW}, {}, MQTT_URL=mosquitto.url, MQTT_VERSION=version.rpartition(" ")[2], MQTT_KEEPALIVE=5)
     one.set(MQTT_TRANSPORT="aiomqtt" if version.startswith("aiomqtt") else "auto")
     worker = await one.start().ready()
     process = psutil.Process(worker.process.pid)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import signal
 
-from tests.faults.conftest import a_moment
+from tests.faults.conftest import Streaming, a_moment
+from tests.support.mosquitto import Mosquitto
 from tests.support.postgres import postgres
 from tests.support.stream import MODEL, ROUTER, SOAK, Stream, grows
 from tests.support.waiting import until
 
 
-async def test_killed_at_random_moments(streaming, mosquitto):
+async def test_killed_at_random_moments(streaming: Streaming, mosquitto: Mosquitto) -> None:
     times = 20 if SOAK else 4
     stream = streaming(mosquitto.url, DATABASE_URL=postgres().new_database())
     worker = await stream.project.start().ready()
@@ -25,7 +26,7 @@ async def test_killed_at_random_moments(streaming, mosquitto):
     await streaming.account(stream, worker, "worker killed", times)
 
 
-async def test_stopped_by_sigterm_without_loss_or_repeat(streaming, mosquitto):
+async def test_stopped_by_sigterm_without_loss_or_repeat(streaming: Streaming, mosquitto: Mosquitto) -> None:
     times = 20 if SOAK else 4
     stream = streaming(mosquitto.url, DATABASE_URL=postgres().new_database())
     worker = await stream.project.start().ready()
@@ -39,7 +40,7 @@ async def test_stopped_by_sigterm_without_loss_or_repeat(streaming, mosquitto):
     await streaming.account(stream, worker, "worker stopped (SIGTERM)", times, repeats=False)
 
 
-async def test_killed_on_sqlite(streaming, mosquitto):
+async def test_killed_on_sqlite(streaming: Streaming, mosquitto: Mosquitto) -> None:
     times = 20 if SOAK else 3
     stream = streaming(mosquitto.url)
     worker = await stream.project.start().ready()
@@ -52,7 +53,7 @@ async def test_killed_on_sqlite(streaming, mosquitto):
     await streaming.account(stream, worker, "worker killed, SQLite", times)
 
 
-async def test_a_handler_that_never_returns(streaming, mosquitto):
+async def test_a_handler_that_never_returns(streaming: Streaming, mosquitto: Mosquitto) -> None:
     router = ROUTER.replace(
         "    await Model.create",
         '    if context["params"]["source"] == "s3" and context["payload"]["number"] in (2, 5):\n'
@@ -110,9 +111,10 @@ class Lenient:
 """
 
 
-async def test_poison_costs_itself_alone_and_is_stored_after_the_fix(streaming, mosquitto):
-    stream = streaming(mosquitto.url, router=POISONED.replace("CODEC", ""), RETRY_ATTEMPTS=2, RETRY_FIRST=0.01)
-    stream.__class__ = Poisoned
+async def test_poison_costs_itself_alone_and_is_stored_after_the_fix(streaming: Streaming, mosquitto: Mosquitto) -> None:
+    stream = streaming(
+        mosquitto.url, router=POISONED.replace("CODEC", ""), RETRY_ATTEMPTS=2, RETRY_FIRST=0.01, kind=Poisoned
+    )
     folder = stream.project.folder / "app"
     (folder / "models" / "number.py").write_text(UNIQUE)
     worker = await stream.project.start().ready()

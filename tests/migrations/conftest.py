@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from pathlib import Path
 from textwrap import dedent
 
 import pytest
@@ -13,19 +15,19 @@ from tests.support.postgres import postgres
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request, tmp_path) -> str:
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"sqlite+aiosqlite:///{tmp_path}/test.db" if request.param == "sqlite" else postgres().new_database()
 
 
 @pytest.fixture
-async def database(url):
+async def database(url: str) -> AsyncIterator[Database]:
     one = Database(url)
     yield one
     await one.close()
 
 
 @pytest.fixture
-def history(tmp_path) -> History:
+def history(tmp_path: Path) -> History:
     return application_history(tmp_path / "a 100% project")
 
 

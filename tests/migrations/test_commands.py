@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tests.support.postgres import fetch, postgres
-from tests.support.worker import Project
+from tests.support.worker import Project, Projects
 
 ROUTER = """
     from core.router import Router
@@ -54,7 +54,7 @@ def set_first(one: Project) -> None:
     (folder / "0001_things.py").write_text(FIRST.replace("\n    ", "\n"))
 
 
-async def test_from_a_new_column_to_a_rollback(project):
+async def test_from_a_new_column_to_a_rollback(project: Projects) -> None:
     one = project({"things": ROUTER}, {"thing": THING})
     # The first minute needs no command.
     worker = await one.start().ready()
@@ -91,7 +91,7 @@ async def test_from_a_new_column_to_a_rollback(project):
     ]
 
 
-async def test_run_stops_before_migrations_that_it_may_not_run(project):
+async def test_run_stops_before_migrations_that_it_may_not_run(project: Projects) -> None:
     url = postgres().new_database()
     one = project({"things": ROUTER}, {"thing": THING}, DATABASE_URL=url)
     set_first(one)
@@ -99,9 +99,9 @@ async def test_run_stops_before_migrations_that_it_may_not_run(project):
     assert code == 1
     (line,) = said.splitlines()
     assert line.startswith("error: the database postgresql+asyncpg://")
-    assert line.endswith(" lacks 0001_things: run python main.py db upgrade, or set DB_AUTO_MIGRATE=true")
+    assert line.endswith(" lacks the migration 0001_things: run python main.py db upgrade, or set DB_AUTO_MIGRATE=true")
     code, said = await one.command("doctor")
-    assert (code, "0001_things to be done: python main.py db upgrade" in said) == (1, True)
+    assert (code, "the database lacks 0001_things: run python main.py db upgrade" in said) == (1, True)
     assert (await one.command("dead-letters", "list"))[0] == 0
     assert await one.command("db", "upgrade") == (0, "upgraded to 0001_things\n")
     worker = await one.start().ready()
@@ -116,7 +116,7 @@ async def test_run_stops_before_migrations_that_it_may_not_run(project):
     assert (code, "0007_of_another_time" in said, len(said.splitlines())) == (1, True, 1)
 
 
-async def test_four_that_start_at_once_migrate_once(project):
+async def test_four_that_start_at_once_migrate_once(project: Projects) -> None:
     for url in (postgres().new_database(), ""):
         one = project({"things": ROUTER}, {"thing": THING}, DB_AUTO_MIGRATE="true")
         set_first(one)
@@ -130,7 +130,7 @@ async def test_four_that_start_at_once_migrate_once(project):
         assert found == [("first",)]
 
 
-async def test_a_failure_is_one_line_and_leaves_nothing(project):
+async def test_a_failure_is_one_line_and_leaves_nothing(project: Projects) -> None:
     one = project({"things": ROUTER}, {"thing": THING})
     set_first(one)
     file = one.folder / "migrations" / "versions" / "0001_things.py"
@@ -146,7 +146,7 @@ async def test_a_failure_is_one_line_and_leaves_nothing(project):
     assert (code, said) == (1, "error: DATABASE_URL is empty, so there is nothing to migrate\n")
 
 
-async def test_the_example_has_its_migrations(project):
+async def test_the_example_has_its_migrations(project: Projects) -> None:
     assert await project(DATABASE_URL="sqlite+aiosqlite://").command("db", "check") == (
         0,
         "the models are what the migrations make\n",

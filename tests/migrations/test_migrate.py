@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, text
 
 from core.database.engine import Database
 from core.database.migrations import migrate
+from core.database.migrations.history import History
 from core.errors import MigrationError
 from tests.migrations.conftest import write
 
 NONE = MetaData()
 
 
-async def rows(database: Database, sql: str) -> list[tuple]:
+async def rows(database: Database, sql: str) -> list[tuple[Any, ...]]:
     async with database.engine.connect() as connection:
         return [tuple(row) for row in await connection.execute(text(sql))]
 
 
-async def upgraded(database, history, to="head") -> list[str]:
+async def upgraded(database: Database, history: History, to: str = "head") -> list[str]:
     said: list[str] = []
     await migrate.upgrade(database, history, NONE, said.append, to)
     return said
 
 
-def parents_and_children(history) -> None:
+def parents_and_children(history: History) -> None:
     write(
         history,
         "0001_tables",
@@ -55,7 +57,7 @@ with op.batch_alter_table("parents") as batch:
 """
 
 
-async def test_forward_and_back_one_by_one_and_at_once(database, history):
+async def test_forward_and_back_one_by_one_and_at_once(database: Database, history: History) -> None:
     parents_and_children(history)
     write(history, "0002_name", "0001_tables", ALTER, ALTER_BACK)
     assert [each.revision for each in await migrate.pending(database, history)] == ["0001_tables", "0002_name"]
@@ -71,7 +73,7 @@ async def test_forward_and_back_one_by_one_and_at_once(database, history):
     assert await upgraded(database, history) == ["upgraded to 0001_tables", "upgraded to 0002_name"]
 
 
-async def test_a_parent_table_is_altered_and_its_children_stay(database, history):
+async def test_a_parent_table_is_altered_and_its_children_stay(database: Database, history: History) -> None:
     parents_and_children(history)
     write(history, "0002_name", "0001_tables", ALTER)
     await upgraded(database, history)
@@ -82,7 +84,7 @@ async def test_a_parent_table_is_altered_and_its_children_stay(database, history
     assert await rows(database, "SELECT id FROM children") == [(3,)]
 
 
-async def test_a_migration_that_breaks_a_foreign_key_is_rolled_back(database, history):
+async def test_a_migration_that_breaks_a_foreign_key_is_rolled_back(database: Database, history: History) -> None:
     parents_and_children(history)
     await upgraded(database, history)
     write(history, "0002_orphans", "0001_tables", 'op.execute("INSERT INTO children VALUES (4, 77)")')
@@ -93,7 +95,9 @@ async def test_a_migration_that_breaks_a_foreign_key_is_rolled_back(database, hi
 
 
 @pytest.mark.parametrize("fault", ['op.execute("SELECT no_such_column FROM parents")', "1 / 0"])
-async def test_a_migration_that_fails_half_way_leaves_the_database_as_it_was(database, history, fault):
+async def test_a_migration_that_fails_half_way_leaves_the_database_as_it_was(
+    database: Database, history: History, fault: str
+) -> None:
     parents_and_children(history)
     await upgraded(database, history)
     write(history, "0002_more", "0001_tables", 'op.create_table("more", sa.Column("id", sa.Integer))')
@@ -115,7 +119,7 @@ def table_named(name: str) -> MetaData:
     return metadata
 
 
-async def test_several_at_once_run_each_migration_once(url, history):
+async def test_several_at_once_run_each_migration_once(url: str, history: History) -> None:
     parents_and_children(history)
     write(history, "0002_row", "0001_tables", "op.execute(\"INSERT INTO parents VALUES (3, 'c')\")")
     databases = [Database(url) for _ in range(5)]
@@ -126,7 +130,7 @@ async def test_several_at_once_run_each_migration_once(url, history):
         await each.close()
 
 
-async def test_what_postgresql_does_in_no_transaction_can_be_done(database, history):
+async def test_what_postgresql_does_in_no_transaction_can_be_done(database: Database, history: History) -> None:
     if database.is_sqlite:
         pytest.skip("SQLite has nothing of the kind")
     parents_and_children(history)
@@ -137,7 +141,7 @@ async def test_what_postgresql_does_in_no_transaction_can_be_done(database, hist
     assert await rows(database, "SELECT 1 FROM pg_indexes WHERE indexname = 'by_name'") == [(1,)]
 
 
-async def test_a_database_of_another_time_is_told(database, history):
+async def test_a_database_of_another_time_is_told(database: Database, history: History) -> None:
     parents_and_children(history)
     write(history, "0002_gone", "0001_tables", "pass")
     await upgraded(database, history)
@@ -151,7 +155,7 @@ async def test_a_database_of_another_time_is_told(database, history):
             await call
 
 
-async def test_what_is_wrong_with_the_files_is_one_line(database, history):
+async def test_what_is_wrong_with_the_files_is_one_line(database: Database, history: History) -> None:
     parents_and_children(history)
     write(history, "0002_a", "0001_tables", "pass")
     write(history, "0002_b", "0001_tables", "pass")

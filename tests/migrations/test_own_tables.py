@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import MetaData, inspect, text
+from sqlalchemy import Connection, MetaData, inspect, text
 
 from core.database.engine import Database
 from core.database.migrations import migrate
 from core.records.tables import OWN, metadata, sessions
 
 
-async def difference(database: Database) -> list:
-    def compare(connection) -> list:
+async def difference(database: Database) -> list[Any]:
+    def compare(connection: Connection) -> list[Any]:
         opts = {"version_table": OWN.table, "compare_type": True, "compare_server_default": True}
-        return compare_metadata(MigrationContext.configure(connection, opts=opts), metadata)
+        return list(compare_metadata(MigrationContext.configure(connection, opts=opts), metadata))
 
     async with database.engine.connect() as connection:
         return await connection.run_sync(compare)
@@ -32,7 +33,7 @@ async def to_head(database: Database) -> None:
     await migrate.upgrade(database, OWN, MetaData(), lambda _: None)
 
 
-async def test_the_migrations_make_exactly_the_tables_that_the_code_uses(database):
+async def test_the_migrations_make_exactly_the_tables_that_the_code_uses(database: Database) -> None:
     await to_head(database)
     assert await difference(database) == []
     assert await migrate.pending(database, OWN) == []
@@ -42,7 +43,7 @@ async def test_the_migrations_make_exactly_the_tables_that_the_code_uses(databas
     assert await difference(database) == []
 
 
-async def test_a_database_of_before_the_migrations_is_taken_over_with_its_rows(database):
+async def test_a_database_of_before_the_migrations_is_taken_over_with_its_rows(database: Database) -> None:
     old = [table for table in metadata.sorted_tables if table.name != "routemq_periodic"]
     async with database.begin() as connection:
         await connection.run_sync(metadata.create_all, tables=old)
@@ -61,7 +62,7 @@ async def test_a_database_of_before_the_migrations_is_taken_over_with_its_rows(d
 
 
 @pytest.mark.parametrize("times", [6])
-async def test_several_at_once_do_it_once(url, times):
+async def test_several_at_once_do_it_once(url: str, times: int) -> None:
     databases = [Database(url) for _ in range(times)]
     await asyncio.gather(*map(to_head, databases))
     assert await difference(databases[0]) == []

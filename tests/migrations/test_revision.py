@@ -32,6 +32,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from core.database.engine import Database
 from core.database.migrations import migrate
 from core.database.migrations.compare import differences
+from core.database.migrations.history import History
 from core.database.migrations.revision import make_revision
 from core.errors import MigrationError
 from core.model import Base
@@ -75,18 +76,18 @@ def models() -> type[DeclarativeBase]:
     return Own
 
 
-async def check(database, history, metadata) -> list[str]:
+async def check(database: Database, history: History, metadata: MetaData) -> list[str]:
     async with migrate.at_head(database, history) as connection:
         return await connection.run_sync(differences, metadata, history.table)
 
 
-async def upgraded(database, history, metadata) -> list[str]:
+async def upgraded(database: Database, history: History, metadata: MetaData) -> list[str]:
     said: list[str] = []
     await migrate.upgrade(database, history, metadata, said.append)
     return said
 
 
-async def test_what_is_written_makes_what_the_models_say_and_takes_it_back(database, history):
+async def test_what_is_written_makes_what_the_models_say_and_takes_it_back(database: Database, history: History) -> None:
     metadata = models().metadata
     file = await make_revision(database, history, metadata, "The first: all of it!", empty=False)
     assert file.name == "0001_the_first_all_of_it.py"
@@ -102,7 +103,7 @@ async def test_what_is_written_makes_what_the_models_say_and_takes_it_back(datab
     assert len(await migrate.missing_tables(database, metadata)) == 2
 
 
-CHANGES = {
+CHANGES: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "a type": ("readings", "value", {"type": Numeric(12, 4)}, r"readings\.value: type is NUMERIC\(12, 4\) in the models, N"),
     "nullable": (
         "readings",
@@ -120,7 +121,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", [*CHANGES, "a column", "a table", "an index", "a constraint"])
-async def test_a_change_is_found_and_a_migration_made_of_it(database, history, change):
+async def test_a_change_is_found_and_a_migration_made_of_it(database: Database, history: History, change: str) -> None:
     await make_revision(database, history, models().metadata, "first", empty=False)
     changed = models().metadata
     readings = changed.tables["readings"]
@@ -150,7 +151,7 @@ async def test_a_change_is_found_and_a_migration_made_of_it(database, history, c
     await migrate.downgrade(database, history, "base", lambda _: None)
 
 
-async def _set(metadata, table, column, attributes) -> None:
+async def _set(metadata: MetaData, table: str, column: str, attributes: dict[str, Any]) -> None:
     for name, value in attributes.items():
         if name == "server_default":
             fresh = mapped_column(server_default=value).column.server_default
@@ -159,14 +160,16 @@ async def _set(metadata, table, column, attributes) -> None:
             setattr(metadata.tables[table].c[column], name, value)
 
 
-async def test_two_names_of_one_type_are_no_change(database, history):
+async def test_two_names_of_one_type_are_no_change(database: Database, history: History) -> None:
     write(history, "0001_floats", None, 'op.create_table("floats", sa.Column("x", sa.Double), sa.Column("y", sa.Float))')
     metadata = MetaData()
     Table("floats", metadata, Column("x", Float), Column("y", Double))
     assert await check(database, history, metadata) == []
 
 
-async def test_tables_that_a_start_has_made_are_taken_over_by_the_first_migration(database, history):
+async def test_tables_that_a_start_has_made_are_taken_over_by_the_first_migration(
+    database: Database, history: History
+) -> None:
     metadata = models().metadata
     await database.create_tables(metadata)
     async with database.begin() as connection:
@@ -185,7 +188,7 @@ async def test_tables_that_a_start_has_made_are_taken_over_by_the_first_migratio
     assert await upgraded(database, history, changed) == []
 
 
-async def test_a_model_that_is_younger_than_the_last_start_is_no_hindrance(database, history):
+async def test_a_model_that_is_younger_than_the_last_start_is_no_hindrance(database: Database, history: History) -> None:
     metadata = models().metadata
     await database.create_tables(metadata)
     table_named("more").tables["more"].to_metadata(metadata)
@@ -194,7 +197,7 @@ async def test_a_model_that_is_younger_than_the_last_start_is_no_hindrance(datab
     assert await migrate.missing_tables(database, metadata) == []
 
 
-async def test_tables_of_another_shape_are_not_taken_over(database, history):
+async def test_tables_of_another_shape_are_not_taken_over(database: Database, history: History) -> None:
     await database.create_tables(models().metadata)
     changed = models().metadata
     changed.tables["readings"].append_column(mapped_column("place", String(10)).column)
@@ -205,7 +208,7 @@ async def test_tables_of_another_shape_are_not_taken_over(database, history):
     assert await migrate.at(database, history) == ()
 
 
-async def test_nothing_stays_of_the_comparison(database, history):
+async def test_nothing_stays_of_the_comparison(database: Database, history: History) -> None:
     if database.is_sqlite:
         pytest.skip("it is in memory")
     write(history, "0001_fails", None, "1 / 0")
@@ -214,7 +217,7 @@ async def test_nothing_stays_of_the_comparison(database, history):
     assert await rows(database, "SELECT datname FROM pg_database WHERE datname LIKE 'routemq_scratch%'") == []
 
 
-async def test_a_role_that_may_not_create_databases_compares_in_a_schema(history):
+async def test_a_role_that_may_not_create_databases_compares_in_a_schema(history: History) -> None:
     url = postgres().new_database()
     name = url.partition("@/")[2].partition("?")[0]
     owner = Database(url)

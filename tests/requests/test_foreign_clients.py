@@ -6,13 +6,16 @@ import asyncio
 import json
 import os
 import shutil
+from typing import TypeVar
 
 import pytest
 
-from tests.support.worker import ROOT
+from tests.support.mosquitto import Mosquitto
+from tests.support.worker import ROOT, Projects, Worker
 
 MOSQUITTO_RR = shutil.which("mosquitto_rr")
 NODE = shutil.which("node")
+T = TypeVar("T")
 GREETING = """
     from core.errors import Reject
     from core.router import Router
@@ -32,7 +35,7 @@ GREETING = """
 
 
 @pytest.fixture(params=["native", "aiomqtt"])
-async def worker(broker, project, request):
+async def worker(broker: Mosquitto, project: Projects, request: pytest.FixtureRequest) -> Worker:
     """Give a running worker that replies."""
     made = project({"greeting": GREETING}, MQTT_URL=broker.url, MQTT_TRANSPORT=request.param)
     return await made.start().ready()
@@ -43,23 +46,26 @@ async def run(*arguments: str) -> tuple[int, str, str]:
         *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     said, complained = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode is not None
     return process.returncode, said.decode(), complained.decode()
 
 
-def require(found: bool, what: str, variable: str) -> None:
-    if not found:
-        if os.environ.get(variable):
-            pytest.fail(f"{what}, and {variable} is set")
-        pytest.skip(what)
+def require(found: T | None, what: str, variable: str) -> T:
+    """Return what was found; skip the test where there is nothing, or fail it where there has to be (in CI)."""
+    if found:
+        return found
+    if os.environ.get(variable):
+        pytest.fail(f"{what}, and {variable} is set")
+    pytest.skip(what)
 
 
-async def test_mosquitto_rr_gets_its_answer(broker, worker):
-    require(MOSQUITTO_RR is not None, "mosquitto_rr is not installed", "ROUTEMQ_REQUIRE_MOSQUITTO")
+async def test_mosquitto_rr_gets_its_answer(broker: Mosquitto, worker: Worker) -> None:
+    program = require(MOSQUITTO_RR, "mosquitto_rr is not installed", "ROUTEMQ_REQUIRE_MOSQUITTO")
 
     async def ask(name: str, *more: str) -> list[str]:
         where = ("-V", "mqttv5", "-h", "127.0.0.1", "-p", str(broker.port), "-W", "15", "-q", "1")
         what = ("-t", f"greet/{name}", "-e", "answers/rr", "-m", "{}")
-        code, said, complained = await run(MOSQUITTO_RR, *where, *what, *more)
+        code, said, complained = await run(program, *where, *what, *more)
         assert (code, complained) == (0, "")
         return said.splitlines()
 
@@ -73,11 +79,11 @@ async def test_mosquitto_rr_gets_its_answer(broker, worker):
     assert json.loads(answer)["error"]["message"] == "there is nobody to greet"
 
 
-async def test_an_mqtt_js_client_sends_and_receives_with_user_properties(broker, worker):
-    require(NODE is not None, "node is not installed", "ROUTEMQ_REQUIRE_MQTTJS")
+async def test_an_mqtt_js_client_sends_and_receives_with_user_properties(broker: Mosquitto, worker: Worker) -> None:
+    node = require(NODE, "node is not installed", "ROUTEMQ_REQUIRE_MQTTJS")
     installed = (ROOT / "node_modules" / "mqtt" / "package.json").exists()
     require(installed, "MQTT.js is not in node_modules: npm install --no-save mqtt@5", "ROUTEMQ_REQUIRE_MQTTJS")
-    code, said, complained = await run(NODE, str(ROOT / "tests" / "requests" / "client.cjs"), broker.url, "eve")
+    code, said, complained = await run(node, str(ROOT / "tests" / "requests" / "client.cjs"), broker.url, "eve")
     assert (code, complained) == (0, ""), said + complained
     heard = {message["topic"]: message for message in map(json.loads, said.splitlines())}
     assert heard["answers/js"]["body"] == {"hello": "eve", "asked": [["unit", "celsius"], ["tag", "a"], ["tag", "b"]]}

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
+from typing import Any
 
 import pytest
 
 from core.errors import ConnectionLostError, RequestError, RequestTimeoutError, TopicError
-from core.publisher import publish, use_publisher
+from core.publisher import Publisher, publish, use_publisher
 from core.request import request
 from core.session import answers
+from tests.requests.conftest import MakeDevices, Publishing
+from tests.support.mosquitto import Mosquitto
 from tests.support.waiting import until
 
 
 @pytest.fixture(params=["native 5", "aiomqtt 5"])
-def transport(request):
-    return request.param
+def transport(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
-def nothing_is_left(publisher) -> bool:
+def nothing_is_left(publisher: Publisher) -> bool:
     held = publisher.answers
-    return not held._by_correlation and not held._lines and held._slots._value == answers.MAX_WAITING
+    return not held.waiting and held._slots._value == answers.MAX_WAITING
 
 
-async def test_a_device_answers_on_the_response_topic(devices, publishing, transport):
+async def test_a_device_answers_on_the_response_topic(devices: MakeDevices, publishing: Publishing, transport: str) -> None:
     device, publisher = devices(), publishing(transport)
     assert await request("devices/42/commands", {"n": 1}) == {"echo": 1}
     assert device.heard == [("devices/42/commands", {"n": 1})]
@@ -32,23 +35,23 @@ async def test_a_device_answers_on_the_response_topic(devices, publishing, trans
 
 
 @pytest.mark.parametrize("version", ["native 5", "aiomqtt 3.1.1"])
-async def test_a_device_answers_on_a_topic_of_its_own(devices, publishing, version):
+async def test_a_device_answers_on_a_topic_of_its_own(devices: MakeDevices, publishing: Publishing, version: str) -> None:
     publisher = publishing(version)
     devices("3.1.1")
     assert await request("devices/42/commands", {"n": 1}, reply="devices/42/answers") == {"echo": 1}
     assert await request("devices/43/commands", {"n": 2}, reply="devices/+/answers") == {"echo": 2}
     assert nothing_is_left(publisher)
-    await until(lambda: not publisher.answers._filters._had)
+    await until(lambda: not publisher.answers.topic_filters)
 
 
-async def test_by_mqtt_3_1_1_a_request_without_a_reply_topic_is_refused_at_once(publishing):
+async def test_by_mqtt_3_1_1_a_request_without_a_reply_topic_is_refused_at_once(publishing: Publishing) -> None:
     publisher = publishing("aiomqtt 3.1.1")
     with pytest.raises(RequestError, match=r"MQTT 3\.1\.1.*'devices/42/commands'.*reply="):
         await request("devices/42/commands", {}, timeout=60)
     assert nothing_is_left(publisher)
 
 
-async def test_five_hundred_at_once_each_get_their_own(devices, publishing, transport):
+async def test_five_hundred_at_once_each_get_their_own(devices: MakeDevices, publishing: Publishing, transport: str) -> None:
     devices()
     publisher = publishing(transport)
     given = await asyncio.gather(*(request(f"devices/{n}/commands", {"n": n}, timeout=20) for n in range(500)))
@@ -57,23 +60,23 @@ async def test_five_hundred_at_once_each_get_their_own(devices, publishing, tran
     assert publisher.answers.late == 0
 
 
-async def test_five_hundred_at_once_by_topics_of_their_own(devices, publishing):
+async def test_five_hundred_at_once_by_topics_of_their_own(devices: MakeDevices, publishing: Publishing) -> None:
     devices("3.1.1")
     publisher = publishing("aiomqtt 3.1.1")
     asked = (request(f"devices/{n}/commands", {"n": n}, timeout=20, reply=f"devices/{n}/answers") for n in range(500))
     assert await asyncio.gather(*asked) == [{"echo": n} for n in range(500)]
     assert nothing_is_left(publisher)
-    await until(lambda: not publisher.answers._filters._had)
+    await until(lambda: not publisher.answers.topic_filters)
 
 
-async def test_of_one_topic_the_oldest_request_gets_the_next_answer(devices, publishing):
+async def test_of_one_topic_the_oldest_request_gets_the_next_answer(devices: MakeDevices, publishing: Publishing) -> None:
     devices("3.1.1")
     publishing("aiomqtt 3.1.1")
     asked = (request("devices/1/commands", {"n": n}, reply="devices/1/answers") for n in range(20))
     assert await asyncio.gather(*asked) == [{"echo": n} for n in range(20)]
 
 
-async def test_no_answer_is_an_error_in_time(devices, publishing):
+async def test_no_answer_is_an_error_in_time(devices: MakeDevices, publishing: Publishing) -> None:
     devices()
     publisher = publishing()
     began = monotonic()
@@ -84,7 +87,9 @@ async def test_no_answer_is_an_error_in_time(devices, publishing):
 
 
 @pytest.mark.parametrize("reply", [None, "devices/42/late"])
-async def test_where_there_is_no_broker_the_time_runs_out_too(broker, publishing, reply):
+async def test_where_there_is_no_broker_the_time_runs_out_too(
+    broker: Mosquitto, publishing: Publishing, reply: str | None
+) -> None:
     publisher = publishing()
     await asyncio.to_thread(broker.stop)
     with pytest.raises(RequestTimeoutError):
@@ -92,7 +97,9 @@ async def test_where_there_is_no_broker_the_time_runs_out_too(broker, publishing
     assert nothing_is_left(publisher)
 
 
-async def test_a_late_answer_is_counted_and_told_once(devices, publishing, caplog):
+async def test_a_late_answer_is_counted_and_told_once(
+    devices: MakeDevices, publishing: Publishing, caplog: pytest.LogCaptureFixture
+) -> None:
     devices()
     publisher = publishing()
     # Once it is connected and subscribed, the time of a request begins with its command.
@@ -107,7 +114,9 @@ async def test_a_late_answer_is_counted_and_told_once(devices, publishing, caplo
     assert "routemq/test/responses" in caplog.text
 
 
-async def test_an_answer_with_the_correlation_data_of_nobody_is_no_answer(devices, publishing):
+async def test_an_answer_with_the_correlation_data_of_nobody_is_no_answer(
+    devices: MakeDevices, publishing: Publishing
+) -> None:
     devices()
     publisher = publishing()
     assert await request("devices/42/commands", {"n": 0}) == {"echo": 0}
@@ -118,14 +127,16 @@ async def test_an_answer_with_the_correlation_data_of_nobody_is_no_answer(device
 
 
 @pytest.mark.parametrize("version", ["native 5", "aiomqtt 5", "aiomqtt 3.1.1"])
-async def test_what_was_retained_on_the_reply_topic_is_no_answer(devices, publishing, version):
+async def test_what_was_retained_on_the_reply_topic_is_no_answer(
+    devices: MakeDevices, publishing: Publishing, version: str
+) -> None:
     devices("3.1.1")
     publishing(version)
     await publish("devices/42/answers", {"old": True}, qos=1, retain=True)
     assert await request("devices/42/commands", {"n": 1, "after": 0.1}, reply="devices/42/answers") == {"echo": 1}
 
 
-async def test_a_cancelled_request_is_forgotten_at_once(devices, publishing):
+async def test_a_cancelled_request_is_forgotten_at_once(devices: MakeDevices, publishing: Publishing) -> None:
     device, publisher = devices(), publishing()
     asking = [
         asyncio.create_task(request("devices/42/commands", {"after": 0.3}, timeout=30)),
@@ -141,7 +152,7 @@ async def test_a_cancelled_request_is_forgotten_at_once(devices, publishing):
     assert await request("devices/42/commands", {"n": 1}) == {"echo": 1}
 
 
-async def test_a_filter_that_is_left_and_wanted_again_is_subscribed(devices, publishing):
+async def test_a_filter_that_is_left_and_wanted_again_is_subscribed(devices: MakeDevices, publishing: Publishing) -> None:
     devices("3.1.1")
     publishing()
     for n in range(50):
@@ -151,7 +162,9 @@ async def test_a_filter_that_is_left_and_wanted_again_is_subscribed(devices, pub
         assert await request("devices/1/commands", {"n": n}, reply="devices/1/answers") == {"echo": n}
 
 
-async def test_what_is_beyond_the_most_waits_for_its_turn(devices, publishing, monkeypatch):
+async def test_what_is_beyond_the_most_waits_for_its_turn(
+    devices: MakeDevices, publishing: Publishing, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(answers, "MAX_WAITING", 2)
     device, publisher = devices(), publishing()
     silent = [asyncio.create_task(request("devices/1/commands", {"silent": True}, timeout=20)) for _ in range(2)]
@@ -167,11 +180,13 @@ async def test_what_is_beyond_the_most_waits_for_its_turn(devices, publishing, m
     assert nothing_is_left(publisher)
 
 
-async def test_after_the_broker_was_away_requests_are_answered_again(broker, devices, publishing, transport):
+async def test_after_the_broker_was_away_requests_are_answered_again(
+    broker: Mosquitto, devices: MakeDevices, publishing: Publishing, transport: str
+) -> None:
     device, publisher = devices(), publishing(transport)
     assert await request("devices/1/commands", {"n": 1}) == {"echo": 1}
     waiting = asyncio.create_task(request("devices/1/nobody", {}, timeout=20, reply="devices/1/answers"))
-    await until(lambda: publisher.answers._filters._had == {"routemq/test/responses", "devices/1/answers"})
+    await until(lambda: publisher.answers.topic_filters == {"routemq/test/responses", "devices/1/answers"})
     device.away()
     await asyncio.to_thread(broker.stop)
     await asyncio.to_thread(broker.start)
@@ -182,35 +197,32 @@ async def test_after_the_broker_was_away_requests_are_answered_again(broker, dev
     assert await waiting == {"echo": 2}
 
 
-async def test_answers_come_as_they_are(devices, publishing):
+async def test_answers_come_as_they_are(devices: MakeDevices, publishing: Publishing) -> None:
     devices()
     publishing()
     error = '{"error": {"code": 7}}'
     assert await request("devices/1/commands", {"body": error}) == {"error": {"code": 7}}
     assert await request("devices/1/commands", b'{"body": "grey"}', codec="text") == "grey"
     assert await request("devices/1/commands", '{"body": "grey"}', codec="raw") == b"grey"
-    with pytest.raises(RequestError, match="the answer of 'devices/1/commands' on 'routemq/test/responses'"):
+    with pytest.raises(
+        RequestError, match="the answer from 'devices/1/commands' on 'routemq/test/responses' cannot be read"
+    ):
         await request("devices/1/commands", {"body": "no JSON"})
 
 
-async def test_user_properties_go_with_it(broker, devices, publishing):
+async def test_user_properties_go_with_it(broker: Mosquitto, devices: MakeDevices, publishing: Publishing) -> None:
     device = devices()
     publishing()
-    seen = []
-    answer = device._on_message
-    device.paho.on_message = lambda paho, userdata, message: (
-        seen.append(message.properties),
-        answer(paho, userdata, message),
-    )
     assert await request("devices/1/commands", {"n": 1}, properties={"user_property": [("a", "b")]}) == {"echo": 1}
-    assert seen[0].UserProperty == [("a", "b")]
+    told: Any = device.messages[0].properties
+    assert told.UserProperty == [("a", "b")]
 
 
-async def test_what_cannot_be_asked_is_said(publishing):
+async def test_what_cannot_be_asked_is_said(publishing: Publishing) -> None:
     publishing()
     with pytest.raises(ValueError, match="qos=2"):
         await request("t", {}, qos=2)
-    with pytest.raises(ValueError, match="codec='yaml' is none of json"):
+    with pytest.raises(ValueError, match="codec='yaml' is not one of json"):
         await request("t", {}, codec="yaml")
     with pytest.raises(TopicError):
         await request("t/#", {})
@@ -226,7 +238,7 @@ async def test_what_cannot_be_asked_is_said(publishing):
             await call
 
 
-async def test_a_stop_ends_what_waits(devices, publishing):
+async def test_a_stop_ends_what_waits(devices: MakeDevices, publishing: Publishing) -> None:
     device, publisher = devices(), publishing()
     asking = asyncio.create_task(request("devices/1/commands", {"silent": True}, timeout=20))
     await until(lambda: device.heard)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
@@ -13,9 +14,11 @@ from core.mqtt.publication import Publication
 from core.session.session import Session
 from core.transport.connect import connector
 from core.transport.connection import Subscription
+from tests.requests.conftest import MakeDevices
+from tests.support.mosquitto import Mosquitto
 from tests.support.recorder import Recorder
 from tests.support.waiting import until
-from tests.support.worker import ROOT
+from tests.support.worker import ROOT, Project, Projects, Worker
 from tests.transport.conftest import options
 
 ASKING = """
@@ -33,35 +36,45 @@ ASKING = """
 """
 
 
-@pytest.fixture
-async def watch(broker):
-    """Give a function that subscribes to a filter and gives what is heard on it."""
-    sessions = []
+class Watcher(Recorder):
+    """Remembers what comes on a filter."""
 
-    async def make(topic_filter: str) -> Recorder:
-        heard = Recorder()
-        session = Session(connector(options(broker.url, clean_start=True)), "test", [Subscription(topic_filter, 1)])
-        sessions.append(session)
-        session.start(heard)
-        await session.connected()
-        heard.publish = session.publish
+    def __init__(self, broker: Mosquitto, topic_filter: str) -> None:
+        super().__init__()
+        connect = connector(options(broker.url, clean_start=True))
+        self.session = Session(connect, "test", [Subscription(topic_filter, 1)])
+
+
+Watch = Callable[[str], Awaitable[Watcher]]
+"""Subscribes to a filter, and returns what hears what comes on it."""
+
+
+@pytest.fixture
+async def watch(broker: Mosquitto) -> AsyncIterator[Watch]:
+    made: list[Watcher] = []
+
+    async def make(topic_filter: str) -> Watcher:
+        heard = Watcher(broker, topic_filter)
+        made.append(heard)
+        heard.session.start(heard)
+        await heard.session.connected()
         return heard
 
     yield make
-    for session in sessions:
-        await session.stop()
+    for heard in made:
+        await heard.session.stop()
 
 
 @pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
 async def test_handlers_that_ask_do_not_wait_for_each_other_at_the_receive_maximum(
-    broker, project, devices, watch, delivery
-):
+    broker: Mosquitto, project: Projects, devices: MakeDevices, watch: Watch, delivery: str
+) -> None:
     devices()
     made = project({"asking": ASKING.format(delivery=delivery)}, MQTT_URL=broker.url, MQTT_RECEIVE_MAXIMUM=2)
     worker = await made.start().ready()
     heard = await watch("results/#")
     for n in range(60):
-        await heard.publish(Publication(f"readings/{n}", b'{"n": %d}' % n, qos=1))
+        await heard.session.publish(Publication(f"readings/{n}", b'{"n": %d}' % n, qos=1))
     await until(lambda: len({message.topic for message in heard.messages}) == 60)
     assert all(json.loads(message.body) == {"echo": int(message.topic[8:])} for message in heard.messages)
     assert await worker.stop() == 0
@@ -113,7 +126,7 @@ ANSWERING = """
 """
 
 
-async def run(made, source: str) -> tuple[int, str]:
+async def run(made: Project, source: str) -> tuple[int, str]:
     (made.folder / "script.py").write_text(source)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -124,10 +137,11 @@ async def run(made, source: str) -> tuple[int, str]:
         stderr=asyncio.subprocess.STDOUT,
     )
     said, _ = await process.communicate()
+    assert process.returncode is not None
     return process.returncode, said.decode()
 
 
-async def test_a_script_has_the_database_and_the_embedded_broker_of_the_worker(project):
+async def test_a_script_has_the_database_and_the_embedded_broker_of_the_worker(project: Projects) -> None:
     made = project({"answering": ANSWERING}, {"note": NOTE})
     worker = await made.start().ready()
     code, said = await run(made, SCRIPT)
@@ -135,7 +149,7 @@ async def test_a_script_has_the_database_and_the_embedded_broker_of_the_worker(p
     assert await worker.stop() == 0
 
 
-async def test_a_script_without_a_worker_has_the_database_and_says_what_is_missing(project):
+async def test_a_script_without_a_worker_has_the_database_and_says_what_is_missing(project: Projects) -> None:
     made = project({"nothing": NOTHING}, {"note": NOTE})
     worker = await made.start().ready()
     await worker.stop()
@@ -146,7 +160,7 @@ async def test_a_script_without_a_worker_has_the_database_and_says_what_is_missi
 
 
 @pytest.fixture
-async def worker(broker, project, watch):
+async def worker(broker: Mosquitto, project: Projects, watch: Watch) -> tuple[Worker, Watcher]:
     """Give a running worker with a status, and what is heard of it."""
     made = project(
         {"nothing": NOTHING}, MQTT_URL=broker.url, MQTT_CLIENT_ID="w1", MQTT_STATUS_TOPIC="fleet/<client_id>/status"
@@ -164,14 +178,14 @@ def told(heard: Recorder) -> list[tuple[str, str]]:
 ONLINE, OFFLINE = ("fleet/w1/status", "online"), ("fleet/w1/status", "offline")
 
 
-async def retained(watch) -> list[tuple[str, str]]:
+async def retained(watch: Watch) -> list[tuple[str, str]]:
     late = await watch("fleet/#")
     await until(lambda: late.messages)
     assert late.messages[0].retain
     return told(late)
 
 
-async def test_a_worker_that_is_killed_is_offline_by_its_will(worker, watch):
+async def test_a_worker_that_is_killed_is_offline_by_its_will(worker: tuple[Worker, Watcher], watch: Watch) -> None:
     running, heard = worker
     assert told(heard) == [ONLINE]
     running.kill()
@@ -180,7 +194,7 @@ async def test_a_worker_that_is_killed_is_offline_by_its_will(worker, watch):
     assert await retained(watch) == [OFFLINE]
 
 
-async def test_a_worker_that_is_stopped_says_so_itself(worker, watch):
+async def test_a_worker_that_is_stopped_says_so_itself(worker: tuple[Worker, Watcher], watch: Watch) -> None:
     running, heard = worker
     assert await running.stop() == 0
     await until(lambda: told(heard) == [ONLINE, OFFLINE])
@@ -189,7 +203,9 @@ async def test_a_worker_that_is_stopped_says_so_itself(worker, watch):
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
-async def test_a_worker_is_online_again_when_its_broker_is(worker, watch, broker, how):
+async def test_a_worker_is_online_again_when_its_broker_is(
+    worker: tuple[Worker, Watcher], watch: Watch, broker: Mosquitto, how: str
+) -> None:
     running, heard = worker
     await asyncio.to_thread(getattr(broker, how))
     await asyncio.to_thread(broker.start)

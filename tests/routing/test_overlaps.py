@@ -22,9 +22,9 @@ FILTERS = st.builds(
 
 
 @given(st.lists(FILTERS, max_size=6, unique=True))
-def test_it_finds_what_topics_show(topic_filters):
+def test_it_finds_what_topics_show(topic_filters: list[str]) -> None:
     kept = [one for one in topic_filters if not any(covers(other, one) for other in topic_filters if other != one)]
-    shown = set()
+    shown: set[str] = set()
     for one, other in combinations(kept, 2):
         if any(matches(one, topic) and matches(other, topic) for topic in TOPICS):
             shown |= {one, other}
@@ -41,7 +41,7 @@ def test_it_finds_what_topics_show(topic_filters):
         (["$SYS/#", "+/x"], []),
     ],
 )
-def test_overlapping_subscriptions_have_identifiers(patterns, identified):
+def test_overlapping_subscriptions_have_identifiers(patterns: list[str], identified: list[str]) -> None:
     router = Router()
     for pattern in patterns:
         router.on(pattern, lambda context: None)
@@ -52,5 +52,5 @@ def test_overlapping_subscriptions_have_identifiers(patterns, identified):
     assert found == again
 
 
-def test_ten_thousand_filters_that_have_nothing_in_common_take_no_time():
+def test_ten_thousand_filters_that_have_nothing_in_common_take_no_time() -> None:
     assert overlapping(f"v1/site-{number}/+/data" for number in range(10_000)) == set()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -23,12 +25,19 @@ FILTERS = (
     .map(lambda parts: "/".join([*parts[0], *parts[1]]))
     .filter(bool)
 )
-KINDS = {
+KINDS: dict[str, Callable[[str], bool]] = {
     "str": lambda level: True,
     "int": lambda level: re.fullmatch(r"-?\d+", level, re.ASCII) is not None,
     "float": lambda level: re.fullmatch(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", level, re.ASCII) is not None,
     "uuid": lambda level: re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", level, re.IGNORECASE) is not None,
 }
+
+
+def found(tree: Tree, topic: str) -> tuple[int, dict[str, Any]]:
+    """Return what ``tree`` finds for ``topic``, which must be something."""
+    taken = tree.find(topic)
+    assert taken is not None
+    return taken
 
 
 def takes(levels: list[str], topic: list[str]) -> bool:
@@ -75,11 +84,11 @@ def test_the_tree_finds_the_first_pattern_that_takes_the_topic(texts: list[str],
         tree.add(parse(text))
     for topic in topics:
         expected = next((number for number, text in enumerate(texts) if naive(text, topic)), None)
-        found = tree.find(topic)
-        assert (None if found is None else found[0]) == expected
-        if found is not None:
-            parsed = parse(texts[found[0]])
-            assert list(found[1]) == list(parsed.names)
+        taken = tree.find(topic)
+        assert (None if taken is None else taken[0]) == expected
+        if taken is not None:
+            parsed = parse(texts[taken[0]])
+            assert list(taken[1]) == list(parsed.names)
 
 
 @given(FILTERS, FILTERS, TOPICS)
@@ -130,7 +139,7 @@ def test_patterns_that_end_in_all_levels_leave_what_they_do_not_take(earlier: st
 def test_parameters_are_converted() -> None:
     tree = Tree()
     tree.add(parse("d/<int:n>/{float:f}/<uuid:u>/{s}/<path:rest>"))
-    _, params = tree.find(f"d/-12/2.5/{uuid.UUID(int=7)}/x y/a/b//c")
+    _, params = found(tree, f"d/-12/2.5/{uuid.UUID(int=7)}/x y/a/b//c")
     assert params == {"n": -12, "f": 2.5, "u": uuid.UUID(int=7), "s": "x y", "rest": "a/b//c"}
 
 
@@ -152,7 +161,7 @@ def test_a_reserved_topic_is_not_for_a_leading_wildcard() -> None:
     tree = Tree()
     for text in ("#", "+/x", "<a>/x", "$SYS/#"):
         tree.add(parse(text))
-    assert tree.find("$SYS/x")[0] == 3
+    assert found(tree, "$SYS/x")[0] == 3
     assert tree.find("$other/x") is None
 
 
@@ -161,8 +170,8 @@ def test_a_hash_takes_its_parent_and_a_path_does_not() -> None:
     tree.add(parse("a/<path:p>"))
     assert tree.find("a") is None
     tree.add(parse("a/#"))
-    assert tree.find("a")[0] == 1
-    assert tree.find("a/b")[0] == 0
+    assert found(tree, "a")[0] == 1
+    assert found(tree, "a/b")[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -204,10 +213,10 @@ def test_a_filter_that_cannot_be_is_refused(topic_filter: str) -> None:
         check_filter(topic_filter)
 
 
-class CountingDict(dict):
+class CountingDict(dict[str, Any]):
     looks = 0
 
-    def get(self, *arguments: object) -> object:
+    def get(self, *arguments: Any) -> Any:
         CountingDict.looks += 1
         return super().get(*arguments)
 
@@ -222,7 +231,7 @@ def test_a_look_up_visits_as_many_nodes_however_many_routes_there_are(number: in
     middle = node.literals["site-7"]
     middle.literals = CountingDict(middle.literals)
     CountingDict.looks = 0
-    assert tree.find("site-7/devices/x/data")[0] == 7
+    assert found(tree, "site-7/devices/x/data")[0] == 7
     assert CountingDict.looks == 2
 
 
@@ -231,4 +240,4 @@ def test_many_overlapping_wildcards_do_not_multiply() -> None:
     for depth in range(60):
         tree.add(parse("/".join(["a"] * depth + ["+"] * (60 - depth) + ["end"])))
     assert tree.find("/".join(["a"] * 60 + ["other"])) is None
-    assert tree.find("/".join(["a"] * 60 + ["end"]))[0] == 0
+    assert found(tree, "/".join(["a"] * 60 + ["end"]))[0] == 0

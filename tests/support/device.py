@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import threading
 import time
+from typing import TYPE_CHECKING, Any
 
-from paho.mqtt.client import CallbackAPIVersion, Client, MQTTv5, MQTTv311
-from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.client import Client, ConnectFlags, MQTTMessage, MQTTv5, MQTTv311
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
+
+if TYPE_CHECKING:
+    from paho.mqtt.reasoncodes import ReasonCode
 
 
 class Devices:
@@ -21,7 +25,8 @@ class Devices:
     """
 
     def __init__(self, port: int, version: str = "5") -> None:
-        self.heard: list[tuple[str, dict]] = []
+        self.messages: list[MQTTMessage] = []
+        self.heard: list[tuple[str, dict[str, Any]]] = []
         self._subscribed = threading.Event()
         self.paho = Client(
             CallbackAPIVersion.VERSION2, f"devices-{id(self)}", protocol=MQTTv5 if version == "5" else MQTTv311
@@ -41,13 +46,16 @@ class Devices:
     def away(self) -> None:
         self._subscribed.clear()
 
-    def _on_connect(self, paho, userdata, flags, code, properties) -> None:
+    def _on_connect(
+        self, paho: Client, userdata: object, flags: ConnectFlags, code: ReasonCode, properties: Properties | None
+    ) -> None:
         paho.subscribe("devices/+/commands", options=SubscribeOptions(1)) if paho.protocol == MQTTv5 else paho.subscribe(
             "devices/+/commands", 1
         )
 
-    def _on_message(self, paho, userdata, message) -> None:
+    def _on_message(self, paho: Client, userdata: object, message: MQTTMessage) -> None:
         command = json.loads(message.payload)
+        self.messages.append(message)
         self.heard.append((message.topic, command))
         if command.get("silent"):
             return
@@ -56,15 +64,17 @@ class Devices:
         else:
             self._answer(message, command)
 
-    def _answer(self, message, command) -> None:
+    def _answer(self, message: MQTTMessage, command: dict[str, Any]) -> None:
         time.sleep(command.get("after", 0))
         body = command.get("body", json.dumps({"echo": command.get("n")}))
         topic, properties = message.topic.replace("/commands", "/answers"), None
-        asked = getattr(message.properties, "ResponseTopic", None)
+        # paho sets each property as an attribute.
+        told: Any = message.properties
+        asked = getattr(told, "ResponseTopic", None)
         if asked is not None:
             topic, properties = asked, Properties(PacketTypes.PUBLISH)
             properties.CorrelationData = (
-                command["correlation"].encode() if "correlation" in command else message.properties.CorrelationData
+                command["correlation"].encode() if "correlation" in command else told.CorrelationData
             )
         for _ in range(2 if command.get("twice") else 1):
             assert self.paho.publish(topic, body, 1, properties=properties).rc is MQTTErrorCode.MQTT_ERR_SUCCESS

@@ -10,6 +10,7 @@ import cbor2
 import msgpack
 import zstandard
 
+from core.mqtt.message import Properties
 from tests.support.protobuf_messages import Node, Other, Reading
 
 GOOD = {"name": "m", "value": 21.5, "at": "2026-01-02T03:04:05Z"}
@@ -161,7 +162,7 @@ ZSTD = [
     b"\x28\xb5\x2f\xfd\x04\x88" + bytes(10),
     gzip.compress(CBOR_BODY),
 ]
-AUTO = [
+AUTO: list[tuple[bytes, Properties]] = [
     (JSON_BODY, {"content_type": "application/xml"}),
     (JSON_BODY, {"content_type": "application/cbor"}),
     (JSON_BODY, {"content_type": "application/msgpack"}),
@@ -183,9 +184,9 @@ AUTO = [
 TEXT = [b"\xff", b"21.5\xfe", b"warm", b"", b"\xed\xa0\x80", "21,5".encode("utf-16"), b"nan-ish", b"1" * 5_000_000]
 
 
-def corpus() -> list[tuple[str, bytes, dict]]:
+def corpus() -> list[tuple[str, bytes, Properties]]:
     """Give routes, bodies and properties; none is to be taken."""
-    found = [
+    found: list[tuple[str, bytes, Properties]] = [
         (route, body, {})
         for route, bodies in {
             "json": JSON,

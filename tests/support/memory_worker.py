@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from core.codecs.limits import DEFAULT, Limits
 from core.database.current import configured
@@ -19,7 +19,10 @@ from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from typing import Unpack
 
+    from core.delivery.transactions import ExactlyOnce
+    from core.mqtt.message import Properties
     from core.records.dead_letters import Also, DeadLetter, DeadLetters
     from core.router import Router
 
@@ -38,27 +41,37 @@ class Collected:
         self.letters.append(dead_letter)
 
 
-class MemoryWorker:
-    """With ``exactly_once`` the engine has the configured database, as in the application."""
+class WorkerOptions(TypedDict, total=False):
+    """What tests set of a MemoryWorker.
 
-    def __init__(
-        self,
-        router: Router,
-        *,
-        limit: int = 1000,
-        retry: Retry | None = None,
-        timeout: float = 30,
-        broker: MemoryBroker | None = None,
-        exactly_once: bool = False,
-        dead_letters: DeadLetters | None = None,
-        limits: Limits = DEFAULT,
-    ) -> None:
+    - ``limit``: how many messages may be in hand, 1000.
+    - ``retry``, ``timeout``: of routes that name none. One attempt, 30 s.
+    - ``broker``: one that is there already.
+    - ``exactly_once``: whether the engine has the configured database, as in the application.
+    - ``dead_letters``: the place for dead letters. Otherwise the table of the database, or a list where there is none.
+    - ``limits``: of bodies.
+    """
+
+    limit: int
+    retry: Retry
+    timeout: float
+    broker: MemoryBroker
+    exactly_once: bool
+    dead_letters: DeadLetters
+    limits: Limits
+
+
+class MemoryWorker:
+    """A session and an engine on a broker in memory."""
+
+    def __init__(self, router: Router, **options: Unpack[WorkerOptions]) -> None:
+        limit, dead_letters = options.get("limit", 1000), options.get("dead_letters")
         router.freeze()
-        self.broker = broker or MemoryBroker()
+        self.broker = options.get("broker") or MemoryBroker()
         self.dead_letters, self.last_resort = Collected(), Collected()
         self.session = Session(self.broker.connector("worker", receive_maximum=limit), "memory", router.subscriptions())
         self.publisher = Publisher(self.broker.connector("publisher", clean_start=True), "memory")
-        database = configured() if exactly_once else None
+        database = configured() if options.get("exactly_once") else None
         self.engine = Engine(
             EngineOptions(
                 router=router,
@@ -70,14 +83,20 @@ class MemoryWorker:
                 database=database,
                 client_id="worker",
                 broker="memory",
-                retry=retry or Retry(attempts=1),
-                timeout=timeout,
-                limits=limits,
+                retry=options.get("retry") or Retry(attempts=1),
+                timeout=options.get("timeout", 30),
+                limits=options.get("limits", DEFAULT),
                 receive_maximum=limit,
                 dedup_keep=3600,
             )
         )
         self.ledger = self.engine.ledger
+
+    @property
+    def exactly_once(self) -> ExactlyOnce:
+        """What exactly-once routes need, which must be there."""
+        assert self.engine.exactly_once is not None
+        return self.engine.exactly_once
 
     async def start(self) -> None:
         await self.engine.load()
@@ -91,8 +110,8 @@ class MemoryWorker:
         await self.engine.stop()
         await self.publisher.stop()
 
-    async def send(self, topic: str, body: bytes = b"1", **how: Any) -> None:
-        self.broker.publish(Publication(topic, body, **{"qos": 1} | how))
+    async def send(self, topic: str, body: bytes = b"1", *, qos: int = 1, properties: Properties | None = None) -> None:
+        self.broker.publish(Publication(topic, body, qos, properties=properties))
 
     async def settled(self) -> None:
         """Wait until nothing is in hand, and all PUBACKs have left."""
@@ -102,7 +121,7 @@ class MemoryWorker:
 
 
 @asynccontextmanager
-async def running(router: Router, **options: Any) -> AsyncIterator[MemoryWorker]:
+async def running(router: Router, **options: Unpack[WorkerOptions]) -> AsyncIterator[MemoryWorker]:
     worker = MemoryWorker(router, **options)
     await worker.start()
     try:

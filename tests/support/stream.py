@@ -8,7 +8,7 @@ import os
 import re
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from core.mqtt.publication import Publication
 from core.publisher import Publisher
@@ -124,13 +124,24 @@ class Stream:
         await self._publisher.stop()
         return sum(self.sent.values())
 
+    async def close(self) -> None:
+        """Cut off what still publishes, and disconnect."""
+        for task in self._tasks:
+            task.cancel()
+        if self._publisher is not None:
+            await self._publisher.stop()
+
     # -- what became of them -------------------------------------------------------------------------------------------
 
-    async def _ask(self, sql: str) -> list[tuple]:
+    async def _ask(self, sql: str) -> list[tuple[Any, ...]]:
         url = self.project.environment.get("DATABASE_URL", "")
         return await fetch(url, sql) if url.startswith("postgresql") else self.project.rows(sql)
 
-    async def account(self, dead_numbers: set[tuple[str, int]] = frozenset()) -> Account:
+    async def stored(self) -> int:
+        """Return the number of rows."""
+        return int((await self._ask("SELECT count(*) FROM numbers"))[0][0])
+
+    async def account(self) -> Account:
         rows = await self._ask("SELECT source, number FROM numbers ORDER BY id")
         dead = await self._ask("SELECT topic, body FROM routemq_dead_letters")
         buried = {(topic.removeprefix("n/"), _number(body)) for topic, body in dead}
@@ -176,9 +187,9 @@ def ledger(worker: Worker) -> dict[str, int]:
 
 async def grows(stream: Stream, by: int, seconds: float = 60) -> None:
     """Wait until ``by`` more rows are there than now."""
-    before = (await stream._ask("SELECT count(*) FROM numbers"))[0][0]
+    before = await stream.stored()
 
     async def grown() -> bool:
-        return (await stream._ask("SELECT count(*) FROM numbers"))[0][0] >= before + by
+        return await stream.stored() >= before + by
 
     await until(grown, seconds)

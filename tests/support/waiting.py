@@ -5,10 +5,20 @@ from __future__ import annotations
 import asyncio
 import inspect
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
+
+
+@overload
+async def until(condition: Callable[[], Awaitable[T | None]], seconds: float = 20, what: str = "") -> T: ...
+
+
+@overload
+async def until(condition: Callable[[], T | None], seconds: float = 20, what: str = "") -> T: ...
 
 
 async def until(condition: Callable[[], Any], seconds: float = 20, what: str = "") -> Any:

@@ -8,10 +8,13 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from textwrap import dedent
+from typing import Any, Protocol
 
 from config.settings import PREFIXES
+from core.publisher import Publisher
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +50,7 @@ class Project:
         (self.folder / ".env").write_text("".join(lines))
         return self
 
-    def rows(self, sql: str) -> list[tuple]:
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Ask the project's SQLite file; no rows where it, or the table, is not there yet."""
         file = self.folder / "storage" / "routemq.db"
         if not file.exists():
@@ -63,7 +66,7 @@ class Project:
             connection.close()
 
     def count(self, table: str) -> int:
-        return (self.rows(f"SELECT count(*) FROM {table}") or [(0,)])[0][0]
+        return int((self.rows(f"SELECT count(*) FROM {table}") or [(0,)])[0][0])
 
     def start(self, *arguments: str) -> Worker:
         """Start ``main.py``, with the output of all processes of this project in one file."""
@@ -73,6 +76,18 @@ class Project:
         """Run a command to its end; give its exit code and output."""
         worker = self.start(*arguments)
         return await worker.ended(seconds), worker.output
+
+
+class Projects(Protocol):
+    """Makes projects, as the fixture ``project`` does; ``variables`` are settings."""
+
+    def __call__(
+        self, routers: dict[str, str] | None = None, models: dict[str, str] | None = None, **variables: object
+    ) -> Project: ...
+
+
+Publishers = Callable[[Project | str], Awaitable[Publisher]]
+"""Makes publishers, as the fixture ``publisher`` does, at the broker of a project or of a URL."""
 
 
 class Worker:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from sqlalchemy import Column, Integer, MetaData, String
 from sqlalchemy.orm import registry
 
+from core.context import Context
 from core.controller import Controller
 from core.database.current import configured
 from core.errors import (
@@ -45,18 +49,18 @@ class Note(Own):
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def database(request, tmp_path):
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[None]:
     Model.configure(url_of(request.param, tmp_path))
     await configured().create_tables(Own.metadata, metadata)
     yield
     await Model.close()
 
 
-async def test_it_gives_what_the_handler_returned_and_raises_what_it_raised():
+async def test_it_gives_what_the_handler_returned_and_raises_what_it_raised() -> None:
     router = Router()
 
     @router.on("a/<int:n>")
-    async def handle(context):
+    async def handle(context: Context[Any]) -> dict[str, Any]:
         if context["payload"] == "bad":
             raise Reject("bad indeed")
         return {"n": context["params"]["n"], "payload": context["payload"], "properties": context["properties"]}
@@ -74,12 +78,12 @@ async def test_it_gives_what_the_handler_returned_and_raises_what_it_raised():
         assert client.ledger.balanced
 
 
-async def test_a_message_that_failed_runs_again_when_the_time_has_come_and_the_next_one_waits_behind_it():
+async def test_a_message_that_failed_runs_again_when_the_time_has_come_and_the_next_one_waits_behind_it() -> None:
     router = Router()
-    seen = []
+    seen: list[tuple[int, int]] = []
 
     @router.on("a/<n>", retry=Retry(attempts=3, first=10, factor=2, jitter=False))
-    async def handle(context):
+    async def handle(context: Context[Any]) -> None:
         seen.append((context["payload"], context["attempt"]))
         if context["payload"] == 1 and context["attempt"] < 3:
             raise ValueError(f"attempt {context['attempt']}")
@@ -100,11 +104,11 @@ async def test_a_message_that_failed_runs_again_when_the_time_has_come_and_the_n
         assert client.ledger.done == 3
 
 
-async def test_after_the_last_attempt_it_is_a_dead_letter():
+async def test_after_the_last_attempt_it_is_a_dead_letter() -> None:
     router = Router()
 
     @router.on("a", retry=Retry(attempts=2, first=1))
-    async def handle(context):
+    async def handle(context: Context[Any]) -> None:
         raise RetryLater(100) if context["attempt"] == 1 else ValueError("for good")
 
     async with TestClient(router) as client:
@@ -117,11 +121,11 @@ async def test_after_the_last_attempt_it_is_a_dead_letter():
         assert (letter.error, letter.reason, letter.attempts) == ("ValueError", "ValueError: for good", 2)
 
 
-async def test_what_is_published_and_replied():
+async def test_what_is_published_and_replied() -> None:
     router = Router()
 
     @router.on("ask/<who>", reply="answers/<who>")
-    async def ask(context):
+    async def ask(context: Context[Any]) -> dict[str, str]:
         await context["publish"]("log", "asked", retain=True)
         return {"hello": context["params"]["who"]}
 
@@ -137,11 +141,11 @@ async def test_what_is_published_and_replied():
 
 
 @pytest.mark.parametrize("batch", [None, 10])
-async def test_a_response_topic_with_wildcards_costs_its_message_alone(batch):
+async def test_a_response_topic_with_wildcards_costs_its_message_alone(batch: int | None) -> None:
     router = Router()
 
     @router.on("ask", batch=batch)
-    async def ask(context):
+    async def ask(context: Context[Any] | list[Context[Any]]) -> int | list[int]:
         return 1 if batch is None else [1] * len(context)
 
     async with TestClient(router) as client:
@@ -152,11 +156,11 @@ async def test_a_response_topic_with_wildcards_costs_its_message_alone(batch):
         assert len(client.dead_letters) == 1
 
 
-async def test_devices_answer_requests_of_handlers():
+async def test_devices_answer_requests_of_handlers() -> None:
     router = Router()
 
     @router.on("ask/<who>")
-    async def ask(context):
+    async def ask(context: Context[Any]) -> Any:
         answer = await request(f"devices/{context['params']['who']}/commands", context["payload"], timeout=0.3)
         old = await request("old/commands", {}, reply="old/answers", timeout=5)
         await publish("told", [answer, old])
@@ -174,11 +178,11 @@ async def test_devices_answer_requests_of_handlers():
 
 
 @pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
-async def test_rows_redelivery_and_replies(database, delivery):
+async def test_rows_redelivery_and_replies(database: None, delivery: Literal["at_least_once", "exactly_once"]) -> None:
     router = Router()
 
     @router.on("notes/<name>", delivery=delivery, reply="notes/<name>/stored")
-    async def store(context):
+    async def store(context: Context[Any]) -> dict[str, Any]:
         note = await Model.create(Note, name=context["params"]["name"])
         return {"id": note.id}
 
@@ -198,11 +202,11 @@ async def test_rows_redelivery_and_replies(database, delivery):
         assert await Model.count(Note) == 21
 
 
-async def test_error_replies_of_a_transaction(database):
+async def test_error_replies_of_a_transaction(database: None) -> None:
     router = Router()
 
     @router.on("notes/<name>", delivery="exactly_once", reply="notes/<name>/stored", reply_errors=True)
-    async def store(context):
+    async def store(context: Context[Any]) -> None:
         await Model.create(Note, name="never")
         raise Reject("not today")
 
@@ -216,14 +220,14 @@ async def test_error_replies_of_a_transaction(database):
         assert [letter.reason for letter in client.dead_letters] == ["Reject: not today"]
 
 
-async def test_exactly_once_needs_a_database():
+async def test_exactly_once_needs_a_database() -> None:
     router = Router()
     router.on("a", delivery="exactly_once")(handler)
     with pytest.raises(RouteMQError, match="fixture db"):
         TestClient(router)
 
 
-async def handler(context):
+async def handler(context: Context[Any]) -> None:
     return None
 
 
@@ -231,16 +235,16 @@ class Sweeper(Controller):
     ran: list[str] = []  # noqa: RUF012
 
     @every("30s")
-    async def sweep(self):
+    async def sweep(self) -> None:
         self.ran.append("sweep")
 
     @every("1h", timeout=5)
-    async def fail(self):
+    async def fail(self) -> None:
         self.ran.append("fail")
         raise ValueError("cannot")
 
 
-async def test_periodic_work_happens_when_the_time_has_come(caplog):
+async def test_periodic_work_happens_when_the_time_has_come(caplog: pytest.LogCaptureFixture) -> None:
     router = Router()
     router.on("a")(handler)
     async with TestClient(router, controllers=[Sweeper]) as client:
@@ -256,7 +260,7 @@ async def test_periodic_work_happens_when_the_time_has_come(caplog):
     assert "ValueError: cannot [Sweeper.fail]" in told[0].getMessage()
 
 
-async def test_one_process_does_each_run_of_periodic_work(database):
+async def test_one_process_does_each_run_of_periodic_work(database: None) -> None:
     Sweeper.ran.clear()
     router = Router()
     router.on("a")(handler)
@@ -269,11 +273,11 @@ async def test_one_process_does_each_run_of_periodic_work(database):
 
 
 @pytest.mark.parametrize("period", ["", "x", "5", "-1s", "0s", "1 w", 0, float("nan"), float("inf")])
-def test_a_period_that_is_none(period):
+def test_a_period_that_is_none(period: str | float) -> None:
     with pytest.raises(RouteError, match="30s"):
         every(period)
 
 
-def test_periodic_work_is_an_async_method():
+def test_periodic_work_is_an_async_method() -> None:
     with pytest.raises(RouteError, match="async"):
-        every("1s")(lambda self: None)
+        every("1s")(lambda self: None)  # type: ignore[type-var]

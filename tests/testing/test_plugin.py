@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -49,7 +50,7 @@ def test_routes(app):
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-async def test_every_test_has_a_clean_database(tmp_path, database):
+async def test_every_test_has_a_clean_database(tmp_path: Path, database: str) -> None:
     project = Project(tmp_path / "project", {"notes": ROUTER}, {"note": MODEL})
     (project.folder / "test_notes.py").write_text(TESTS)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TEST_DATABASE_URL": ""}

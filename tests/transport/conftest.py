@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from itertools import count
+from typing import Any
 
 import pytest
 
+from core.mqtt.publication import Publication
 from core.transport.brokers.embedded import EmbeddedBroker
-from core.transport.brokers.memory import MemoryBroker
+from core.transport.brokers.memory import MemoryBroker, MemoryConnection
 from core.transport.connect import connector
-from core.transport.connection import Closure
+from core.transport.connection import Connection, Subscription
 from core.transport.options import ConnectOptions, parse_url
 from tests.support.mosquitto import Mosquitto, free_pair, require_mosquitto
+from tests.support.proxy import Proxy
 from tests.support.recorder import Recorder
 
 _names = count(1)
 
 
-def options(url: str, version: str = "5", **more: object) -> ConnectOptions:
+def options(url: str, version: str = "5", **more: Any) -> ConnectOptions:
     """Give options with a client identifier of their own; ``version`` may name the transport too: "aiomqtt 5"."""
     if " " in version:
         more["transport"], version = version.split()
@@ -35,48 +39,68 @@ class Broker:
         self.sets_dup = not kind.startswith("embedded")
         self.memory: MemoryBroker | None = None
         self.options: ConnectOptions | None = None
-        self._opened = []
+        self._opened: list[Connection] = []
+        self._proxy: Proxy | None = None
         # One Mosquitto serves all tests, and keeps their sessions.
         self._prefix = f"c{next(_names)}-"
 
     def connection(
-        self, client_id: str, number: int = 1, *, clean_start: bool = False, receive_maximum: int = 1000, will=None
-    ):
+        self,
+        client_id: str,
+        number: int = 1,
+        *,
+        clean_start: bool = False,
+        receive_maximum: int = 1000,
+        will: Publication | None = None,
+        through: Proxy | None = None,
+    ) -> tuple[Connection, Recorder]:
         listener = Recorder()
         client_id = self._prefix + client_id
         if self.memory is not None:
             connect = self.memory.connector(client_id, clean_start=clean_start, receive_maximum=receive_maximum, will=will)
         else:
-            how = {"clean_start": clean_start, "receive_maximum": receive_maximum, "will": will}
-            connect = connector(replace(self.options, client_id=client_id, **how))
+            assert self.options is not None
+            chosen = replace(
+                self.options, client_id=client_id, clean_start=clean_start, receive_maximum=receive_maximum, will=will
+            )
+            connect = connector(chosen if through is None else replace(chosen, host="127.0.0.1", port=through.port))
         made = connect(listener, number)
-        made.listener_ = listener
         self._opened.append(made)
         return made, listener
 
-    async def open(self, client_id: str, *subscriptions, number: int = 1, **how):
+    async def open(
+        self, client_id: str, *subscriptions: Subscription, number: int = 1, **how: Any
+    ) -> tuple[Connection, Recorder]:
         made, listener = self.connection(client_id, number, **how)
         await made.open()
         if subscriptions:
             await made.subscribe(subscriptions)
         return made, listener
 
-    def cut(self, connection) -> None:
+    async def open_to_be_cut(self, client_id: str, **how: Any) -> Connection:
+        """Open the connection that ``cut`` breaks."""
+        if self.options is not None:
+            self._proxy = await Proxy(self.options.port).start()
+        made, _ = await self.open(client_id, through=self._proxy, **how)
+        return made
+
+    def cut(self, connection: Connection) -> None:
         """Break the network connection, without a DISCONNECT."""
-        if self.memory is not None:
+        if isinstance(connection, MemoryConnection):
             connection.drop("cut")
         else:
-            carried = getattr(connection, "_chosen", connection)
-            carried._end(Closure("cut"))
-            carried._release()
+            assert self._proxy is not None
+            self._proxy.cut()
 
     async def close(self) -> None:
         for made in self._opened:
             await made.close()
+        if self._proxy is not None:
+            await self._proxy.stop()
 
 
 @pytest.fixture(scope="session")
-def mosquitto(tmp_path_factory):
+def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
     require_mosquitto()
     broker = Mosquitto(tmp_path_factory.mktemp("mosquitto")).start()
     yield broker
@@ -84,7 +108,7 @@ def mosquitto(tmp_path_factory):
 
 
 @pytest.fixture
-async def embedded():
+async def embedded() -> AsyncIterator[EmbeddedBroker]:
     broker = EmbeddedBroker(options(f"embedded://127.0.0.1:{free_pair()}"))
     yield broker
     await broker.stop()
@@ -98,7 +122,7 @@ KINDS = ["memory"] + [
 
 
 @pytest.fixture(params=KINDS)
-async def broker(request):
+async def broker(request: pytest.FixtureRequest) -> AsyncIterator[Broker]:
     kind = request.param
     made = Broker(kind)
     if kind == "memory":

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from core.errors import ConnectionLostError
+from core.mqtt.message import Properties
 from core.mqtt.publication import Publication
 from core.transport.connection import Subscription
 from tests.support.waiting import soon, until
+from tests.transport.conftest import Broker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +40,7 @@ def acknowledging(connection: Connection, heard: Recorder, number: int) -> Calla
     return acknowledge
 
 
-async def test_a_message_comes_as_it_was_sent(broker):
+async def test_a_message_comes_as_it_was_sent(broker: Broker) -> None:
     _, heard = await broker.open("in", one(), number=7)
     out, _ = await broker.open("out", clean_start=True)
     bodies = [b"", b"x", bytes(range(256)), "grüße".encode(), os.urandom(100_000)]
@@ -52,7 +54,7 @@ async def test_a_message_comes_as_it_was_sent(broker):
         assert isinstance(message.body, bytes)
 
 
-async def test_a_message_of_a_megabyte_comes_through(broker):
+async def test_a_message_of_a_megabyte_comes_through(broker: Broker) -> None:
     _, heard = await broker.open("in", one())
     out, _ = await broker.open("out", clean_start=True)
     body = os.urandom(1024 * 1024)
@@ -61,7 +63,7 @@ async def test_a_message_of_a_megabyte_comes_through(broker):
     assert heard.bodies == [body]
 
 
-async def test_quality_of_service_is_the_lower_of_both(broker):
+async def test_quality_of_service_is_the_lower_of_both(broker: Broker) -> None:
     _, heard = await broker.open("in", Subscription("a", 0), Subscription("b", 1))
     out, _ = await broker.open("out", clean_start=True)
     for topic in ("a", "b"):
@@ -78,7 +80,7 @@ async def test_quality_of_service_is_the_lower_of_both(broker):
     assert all(bool(m.packet_id) is (m.qos == 1) for m in heard.messages)
 
 
-async def test_what_was_not_acknowledged_comes_again_in_order(broker):
+async def test_what_was_not_acknowledged_comes_again_in_order(broker: Broker) -> None:
     first, heard = await broker.open("in", one())
     out, _ = await broker.open("out", clean_start=True)
     for number in range(6):
@@ -99,7 +101,7 @@ async def test_what_was_not_acknowledged_comes_again_in_order(broker):
     assert {message.dup for message in again.messages} == {broker.sets_dup}
 
 
-async def test_what_comes_while_nobody_is_connected_waits_in_the_session(broker):
+async def test_what_comes_while_nobody_is_connected_waits_in_the_session(broker: Broker) -> None:
     first, heard = await broker.open("in", one())
     assert heard.connacks[0].session_present is False
     await first.close()
@@ -111,7 +113,7 @@ async def test_what_comes_while_nobody_is_connected_waits_in_the_session(broker)
     assert later.bodies == [b"%d" % number for number in range(300)]
 
 
-async def test_while_reading_is_paused_nothing_comes_and_nothing_is_lost(broker):
+async def test_while_reading_is_paused_nothing_comes_and_nothing_is_lost(broker: Broker) -> None:
     connection, heard = await broker.open("in", one())
     out, _ = await broker.open("out", clean_start=True)
     connection.pause_reading()
@@ -126,7 +128,7 @@ async def test_while_reading_is_paused_nothing_comes_and_nothing_is_lost(broker)
     assert heard.bodies == [b"%d" % number for number in range(20)]
 
 
-async def test_no_more_come_unacknowledged_than_the_receive_maximum(broker):
+async def test_no_more_come_unacknowledged_than_the_receive_maximum(broker: Broker) -> None:
     if broker.version != "5" or broker.kind.startswith("embedded"):
         pytest.skip("MQTT 3.1.1 has no Receive Maximum, and rumqttd passes over it")
     connection, heard = await broker.open("in", one(), receive_maximum=5)
@@ -139,10 +141,10 @@ async def test_no_more_come_unacknowledged_than_the_receive_maximum(broker):
     await until(acknowledging(connection, heard, 12))
 
 
-async def test_properties_come_through_where_the_version_has_them(broker):
+async def test_properties_come_through_where_the_version_has_them(broker: Broker) -> None:
     _, heard = await broker.open("in", one())
     out, _ = await broker.open("out", clean_start=True)
-    properties = {
+    properties: Properties = {
         "payload_format_indicator": 1,
         "content_type": "application/json",
         "response_topic": "answers/here",
@@ -156,7 +158,7 @@ async def test_properties_come_through_where_the_version_has_them(broker):
     assert heard.messages[1].properties is None
 
 
-async def test_a_retained_message_is_said_to_be_one_and_does_not_come_again_with_each_connection(broker):
+async def test_a_retained_message_is_said_to_be_one_and_does_not_come_again_with_each_connection(broker: Broker) -> None:
     out, _ = await broker.open("out", clean_start=True)
     await out.publish(Publication("r/x", b"kept", qos=1, retain=True))
     first, heard = await broker.open("in", one("r/#"))
@@ -173,17 +175,17 @@ async def test_a_retained_message_is_said_to_be_one_and_does_not_come_again_with
     await out.publish(Publication("r/x", b"", qos=1, retain=True))
 
 
-async def test_a_clean_start_begins_without_the_old_session(broker):
+async def test_a_clean_start_begins_without_the_old_session(broker: Broker) -> None:
     first, _ = await broker.open("in", one())
     await first.close()
-    second, _ = await broker.open("in", clean_start=True, number=2)
+    _, later = await broker.open("in", clean_start=True, number=2)
     out, _ = await broker.open("out", clean_start=True)
     await out.publish(Publication("t", b"x", qos=1))
-    assert second.listener_.connacks[0].session_present is False
-    assert second.listener_.messages == []
+    assert later.connacks[0].session_present is False
+    assert later.messages == []
 
 
-async def test_an_unsubscribed_filter_brings_nothing_more(broker):
+async def test_an_unsubscribed_filter_brings_nothing_more(broker: Broker) -> None:
     connection, heard = await broker.open("in", one("a"), one("b"))
     await connection.unsubscribe(["a"])
     out, _ = await broker.open("out", clean_start=True)
@@ -193,7 +195,7 @@ async def test_an_unsubscribed_filter_brings_nothing_more(broker):
     assert heard.bodies == [b"there"]
 
 
-async def test_after_the_end_nothing_is_sent_and_nothing_hangs(broker):
+async def test_after_the_end_nothing_is_sent_and_nothing_hangs(broker: Broker) -> None:
     connection, heard = await broker.open("in", one())
     ending = asyncio.ensure_future(connection.closed())
     await connection.close()
@@ -209,7 +211,7 @@ async def test_after_the_end_nothing_is_sent_and_nothing_hangs(broker):
         await connection.subscribe([one()])
 
 
-async def test_many_acknowledged_in_one_call_are_all_taken(broker):
+async def test_many_acknowledged_in_one_call_are_all_taken(broker: Broker) -> None:
     connection, heard = await broker.open("in", one())
     out, _ = await broker.open("out", clean_start=True)
     connection.pause_reading()

@@ -9,8 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 import pytest
@@ -21,7 +23,8 @@ from core.transport.brokers import embedded as module
 from core.transport.brokers import probe
 from core.transport.brokers.embedded import EmbeddedBroker, find_running
 from core.transport.connect import connector
-from core.transport.connection import Subscription
+from core.transport.connection import Connection, Subscription
+from core.transport.options import ConnectOptions
 from tests.support.mosquitto import MOSQUITTO_PUB, Mosquitto, free_pair, require_mosquitto
 from tests.support.recorder import Recorder
 from tests.support.waiting import until
@@ -31,11 +34,17 @@ ROOT = Path(__file__).parents[2]
 CONNACK = b"\x20\x02\x00\x00"
 
 
-@pytest.fixture
-async def started():
-    made = []
+class Started(Protocol):
+    """Starts the embedded broker on a port, to be spoken to by a version of MQTT."""
 
-    async def start(port: int, version: str = "5"):
+    async def __call__(self, port: int, version: str = ...) -> tuple[EmbeddedBroker, ConnectOptions]: ...
+
+
+@pytest.fixture
+async def started() -> AsyncIterator[Started]:
+    made: list[EmbeddedBroker] = []
+
+    async def start(port: int, version: str = "5") -> tuple[EmbeddedBroker, ConnectOptions]:
         broker = EmbeddedBroker(options(f"embedded://127.0.0.1:{port}", version))
         made.append(broker)
         return broker, await broker.start()
@@ -45,7 +54,7 @@ async def started():
         await broker.stop()
 
 
-async def listening(chosen, *subscriptions):
+async def listening(chosen: ConnectOptions, *subscriptions: Subscription) -> tuple[Connection, Recorder]:
     heard = Recorder()
     connection = connector(chosen)(heard, 1)
     await connection.open()
@@ -63,22 +72,25 @@ def child_on(port: int) -> psutil.Process | None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "broker.example"])
-def test_it_listens_on_no_address_that_others_reach(host):
+def test_it_listens_on_no_address_that_others_reach(host: str) -> None:
     with pytest.raises(SettingsError, match="this machine only"):
         EmbeddedBroker(options(f"embedded://{host}:1883"))
 
 
-async def test_its_ports_are_open_on_the_loopback_address_only(started):
+async def test_its_ports_are_open_on_the_loopback_address_only(started: Started) -> None:
     port = free_pair()
     broker, _ = await started(port)
-    addresses = {c.laddr for c in child_on(port).net_connections() if c.status == "LISTEN"}
+    child = child_on(port)
+    assert child is not None
+    addresses = {c.laddr for c in child.net_connections() if c.status == "LISTEN"}
     assert addresses == {("127.0.0.1", port), ("127.0.0.1", port + 1)}
     assert broker.started_here
 
 
 @pytest.mark.parametrize(("version", "offset"), [("3.1.1", 0), ("5", 1)])
-async def test_mosquittos_own_client_reaches_both_versions(started, version, offset):
+async def test_mosquittos_own_client_reaches_both_versions(started: Started, version: str, offset: int) -> None:
     require_mosquitto()
+    assert MOSQUITTO_PUB is not None
     _, chosen = await started(free_pair())
     connection, heard = await listening(chosen, Subscription("t/#", 1))
     port = str(chosen.port - 1 + offset)
@@ -88,7 +100,7 @@ async def test_mosquittos_own_client_reaches_both_versions(started, version, off
     await connection.close()
 
 
-async def test_one_that_already_runs_is_used(started):
+async def test_one_that_already_runs_is_used(started: Started) -> None:
     port = free_pair()
     await started(port)
     second, chosen = await started(port)
@@ -98,7 +110,7 @@ async def test_one_that_already_runs_is_used(started):
     assert found.port == port + 1
 
 
-async def test_another_broker_on_the_port_is_used_by_the_version_it_speaks(started, tmp_path):
+async def test_another_broker_on_the_port_is_used_by_the_version_it_speaks(started: Started, tmp_path: Path) -> None:
     other = Mosquitto(tmp_path).start()
     broker, chosen = await started(other.port)
     assert not broker.started_here
@@ -111,10 +123,10 @@ async def test_another_broker_on_the_port_is_used_by_the_version_it_speaks(start
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\n\r\n", b""])
-async def test_something_else_on_the_port_is_one_clear_error(answer, monkeypatch):
+async def test_something_else_on_the_port_is_one_clear_error(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "MAX_ANSWER", 0.5)
 
-    async def serve(reader, writer):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(10)
         writer.write(answer)
         await writer.drain()
@@ -130,10 +142,10 @@ async def test_something_else_on_the_port_is_one_clear_error(answer, monkeypatch
 
 
 @asynccontextmanager
-async def answering(answer):
-    """Give the port of a server that has ``answer`` give the bytes with which it answers CONNECT, or none to hang up."""
+async def answering(answer: Callable[[], Awaitable[bytes]]) -> AsyncIterator[int]:
+    """Yield the port of a server that has ``answer`` give the bytes with which it answers CONNECT, or none to hang up."""
 
-    async def serve(reader, writer):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1000)
         said = await answer()
         writer.write(said)
@@ -145,7 +157,9 @@ async def answering(answer):
         yield server.sockets[0].getsockname()[1]
 
 
-async def test_a_broker_that_is_slow_to_answer_is_waited_for_and_told_of(monkeypatch, caplog):
+async def test_a_broker_that_is_slow_to_answer_is_waited_for_and_told_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(probe, "TELL_AFTER", 0.05)
 
     async def answer() -> bytes:
@@ -158,7 +172,7 @@ async def test_a_broker_that_is_slow_to_answer_is_waited_for_and_told_of(monkeyp
     assert f"whoever listens on 127.0.0.1:{port}" in caplog.text
 
 
-async def test_a_broker_that_hangs_up_while_it_begins_is_asked_again():
+async def test_a_broker_that_hangs_up_while_it_begins_is_asked_again() -> None:
     answers = iter([b"", b"", CONNACK, CONNACK])
 
     async def answer() -> bytes:
@@ -169,7 +183,7 @@ async def test_a_broker_that_hangs_up_while_it_begins_is_asked_again():
         assert (found.scheme, found.port, found.version) == ("mqtt", port, "5")
 
 
-async def test_something_that_hangs_up_every_time_is_one_clear_error():
+async def test_something_that_hangs_up_every_time_is_one_clear_error() -> None:
     async def answer() -> bytes:
         return b""
 
@@ -178,7 +192,7 @@ async def test_something_that_hangs_up_every_time_is_one_clear_error():
             await EmbeddedBroker(options(f"embedded://127.0.0.1:{port}")).start()
 
 
-async def test_something_else_on_the_next_port_is_one_clear_error():
+async def test_something_else_on_the_next_port_is_one_clear_error() -> None:
     port = free_pair()
     with socket.create_server(("127.0.0.1", port + 1)):
         broker = EmbeddedBroker(options(f"embedded://127.0.0.1:{port}"))
@@ -187,16 +201,17 @@ async def test_something_else_on_the_next_port_is_one_clear_error():
         await broker.stop()
 
 
-async def test_without_a_running_one_the_commands_say_what_to_do():
+async def test_without_a_running_one_the_commands_say_what_to_do() -> None:
     with pytest.raises(BrokerUnreachableError, match="make run"):
         await find_running(options(f"embedded://127.0.0.1:{free_pair()}"))
 
 
-async def test_one_that_died_is_started_again(started, monkeypatch):
+async def test_one_that_died_is_started_again(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WATCH_EVERY", 0.1)
     port = free_pair()
     _, chosen = await started(port)
     child = child_on(port)
+    assert child is not None
     child.kill()
     await until(lambda: child_on(port) not in {None, child})
     connection, heard = await listening(chosen, Subscription("t", 1))
@@ -221,14 +236,17 @@ async def main():
 
 asyncio.run(main())
 """
+Running = tuple[subprocess.Popen[bytes], int]
+"""The process of WORKER, and its broker's port."""
 
 
 @pytest.fixture
-def worker():
+def worker() -> Iterator[Running]:
     port = free_pair()
     process = subprocess.Popen(
         [sys.executable, "-c", WORKER, str(port), str(ROOT)], stdout=subprocess.PIPE, start_new_session=True
     )
+    assert process.stdout is not None
     assert process.stdout.readline() == b"up\n"
     yield process, port
     if process.poll() is None:
@@ -237,14 +255,14 @@ def worker():
     process.stdout.close()
 
 
-async def test_ctrl_c_in_the_terminal_leaves_it_running_for_its_worker(worker):
+async def test_ctrl_c_in_the_terminal_leaves_it_running_for_its_worker(worker: Running) -> None:
     process, port = worker
     os.killpg(process.pid, signal.SIGINT)
     await asyncio.sleep(0.5)
     socket.create_connection(("127.0.0.1", port), 20).close()
 
 
-async def test_it_ends_with_a_worker_that_is_killed(worker):
+async def test_it_ends_with_a_worker_that_is_killed(worker: Running) -> None:
     process, port = worker
     process.kill()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 
 import pytest
 
@@ -12,12 +13,12 @@ from core.session import session as module
 from core.session.filters import Filters
 from core.session.session import Session
 from core.transport.brokers.memory import MemoryBroker, MemoryConnection
-from core.transport.connection import Deaf, Subscription
+from core.transport.connection import Connack, Connect, Deaf, Subscription
 from tests.support.waiting import soon, until
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.002)
     monkeypatch.setattr(module, "MAX_PAUSE", 0.01)
 
@@ -25,11 +26,11 @@ def quick(monkeypatch):
 class Telling(Deaf):
     filters: Filters
 
-    def connected(self, connack) -> None:
+    def connected(self, connack: Connack) -> None:
         self.filters.connected()
 
 
-def opened(connect) -> tuple[Session, Filters]:
+def opened(connect: Connect) -> tuple[Session, Filters]:
     session, listener = Session(connect, "broker"), Telling()
     listener.filters = Filters(session)
     session.start(listener)
@@ -37,7 +38,7 @@ def opened(connect) -> tuple[Session, Filters]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_what_is_wanted_is_what_the_broker_has(seed):
+async def test_what_is_wanted_is_what_the_broker_has(seed: int) -> None:
     chance = random.Random(seed)
     memory = MemoryBroker()
     session, filters = opened(memory.connector("c", clean_start=True))
@@ -49,7 +50,7 @@ async def test_what_is_wanted_is_what_the_broker_has(seed):
         try:
             async with asyncio.timeout(seconds):
                 await filters.add(Subscription(name, 1, retained=False))
-                assert name in filters._had or not filters._session._connection
+                assert name in memory.filters("c") or not session.stands
                 await asyncio.sleep(seconds)
         except TimeoutError:
             pass
@@ -57,9 +58,6 @@ async def test_what_is_wanted_is_what_the_broker_has(seed):
             users[name] -= 1
             if not users[name]:
                 filters.remove(name)
-
-    def subscribed() -> set[str]:
-        return set(memory._sessions["c"].subscriptions)
 
     using = []
     for _ in range(200):
@@ -69,10 +67,10 @@ async def test_what_is_wanted_is_what_the_broker_has(seed):
             memory.drop_connections()
     await asyncio.gather(*using)
     await soon(filters.add(Subscription("last", 1)))
-    await until(lambda: subscribed() == {"last"})
+    await until(lambda: memory.filters("c") == {"last"})
     filters.remove("last")
-    await until(lambda: not subscribed())
-    assert not filters._waiting
+    await until(lambda: not memory.filters("c"))
+    assert filters.settled
     await filters.stop()
     await session.stop()
 
@@ -80,13 +78,13 @@ async def test_what_is_wanted_is_what_the_broker_has(seed):
 class Strict(MemoryConnection):
     """Mosquitto's access lists refuse no subscription, so that a broker which does has to be made up."""
 
-    async def subscribe(self, subscriptions) -> None:
+    async def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
         await super().subscribe([one for one in subscriptions if not one.topic_filter.startswith("closed/")])
         if any(one.topic_filter.startswith("closed/") for one in subscriptions):
             raise BrokerRefusedError("the broker refused subscriptions", 0x87)
 
 
-async def test_of_filters_that_go_out_together_only_the_refused_one_fails():
+async def test_of_filters_that_go_out_together_only_the_refused_one_fails() -> None:
     memory = MemoryBroker()
     session, filters = opened(lambda listener, number: Strict(memory, "c", 10, listener, number))
     wanted = ["open/a", "closed/b", "open/c"]
@@ -94,7 +92,7 @@ async def test_of_filters_that_go_out_together_only_the_refused_one_fails():
     assert [type(one) for one in given] == [type(None), BrokerRefusedError, type(None)]
     with pytest.raises(BrokerRefusedError):
         await filters.add(Subscription("closed/b", 1))
-    assert filters._had == set(memory._sessions["c"].subscriptions) == {"open/a", "open/c"}
-    assert not filters._waiting
+    assert memory.filters("c") == {"open/a", "open/c"}
+    assert filters.settled
     await filters.stop()
     await session.stop()

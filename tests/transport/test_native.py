@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
 import mqtt5
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from core.errors import BrokerUnreachableError, ConnectionLostError, SettingsError
 from core.mqtt.publication import Publication
 from core.transport.connect import connector
-from core.transport.connection import Subscription
+from core.transport.connection import Connection, Subscription
 from core.transport.native.wire import BUFFER, Wire
 from tests.support.mosquitto import Mosquitto
 from tests.support.recorder import Recorder
@@ -48,14 +49,14 @@ class Server:
             self.got += data
         writer.close()
 
-    async def connection(self):
+    async def connection(self) -> tuple[Connection, Recorder]:
         heard = Recorder()
         made = connector(options(f"mqtt://127.0.0.1:{self.port}", transport="native", connect_timeout=60))(heard, 1)
         await made.open()
         return made, heard
 
 
-def publish(topic: str, body: bytes, packet_id: int = 1, **more) -> bytes:
+def publish(topic: str, body: bytes, packet_id: int = 1, **more: Any) -> bytes:
     return mqtt5.PublishPacket(topic, body, qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=packet_id, **more).write()
 
 
@@ -71,7 +72,7 @@ def publish(topic: str, body: bytes, packet_id: int = 1, **more) -> bytes:
         (publish("", b"x", topic_alias=3), 0x94),
     ],
 )
-async def test_a_malformed_packet_ends_the_connection_with_its_reason_code(bad, code):
+async def test_a_malformed_packet_ends_the_connection_with_its_reason_code(bad: bytes, code: int) -> None:
     async with Server(publish("t", b"before"), bad, publish("t", b"after")) as server:
         connection, heard = await server.connection()
         closure = await soon(connection.closed())
@@ -82,7 +83,7 @@ async def test_a_malformed_packet_ends_the_connection_with_its_reason_code(bad, 
         await connection.close()
 
 
-async def test_messages_right_behind_connack_come_after_the_connection_was_told_of():
+async def test_messages_right_behind_connack_come_after_the_connection_was_told_of() -> None:
     async with Server(connack=CONNACK + publish("t", b"early")) as server:
         connection, heard = await server.connection()
         assert len(heard.connacks) == 1
@@ -92,8 +93,9 @@ async def test_messages_right_behind_connack_come_after_the_connection_was_told_
 
 @settings(max_examples=50, deadline=None)
 @given(bodies=st.lists(st.binary(max_size=400), max_size=20), cuts=st.lists(st.integers(1, 200), max_size=50))
-def test_packets_are_found_wherever_the_network_cuts_them(bodies, cuts):
-    packets, lost = [], []
+def test_packets_are_found_wherever_the_network_cuts_them(bodies: list[bytes], cuts: list[int]) -> None:
+    packets: list[mqtt5.PublishPacket] = []
+    lost: list[tuple[str, int | None]] = []
     wire = Wire(packets.append, lambda *why: lost.append(why))
     data = b"".join(publish("t", body, number % 65_535 + 1) for number, body in enumerate(bodies))
     feed(wire, data, cuts)
@@ -115,8 +117,8 @@ def feed(wire: Wire, data: bytes, cuts: list[int]) -> None:
                 break
 
 
-def test_a_packet_larger_than_the_buffer_makes_it_grow_for_that_long():
-    packets = []
+def test_a_packet_larger_than_the_buffer_makes_it_grow_for_that_long() -> None:
+    packets: list[mqtt5.PublishPacket] = []
     wire = Wire(packets.append, lambda *why: None)
     body = b"x" * (3 * BUFFER)
     feed(wire, publish("t", body) + publish("t", b"y"), [10_000])
@@ -124,7 +126,7 @@ def test_a_packet_larger_than_the_buffer_makes_it_grow_for_that_long():
     assert len(wire.get_buffer(-1)) == BUFFER
 
 
-async def test_many_publications_keep_to_the_brokers_receive_maximum():
+async def test_many_publications_keep_to_the_brokers_receive_maximum() -> None:
     async with Server(connack=mqtt5.ConnAckPacket(receive_max=3).write()) as server:
         connection, _ = await server.connection()
         tasks = [asyncio.create_task(connection.publish(Publication("t", b"x", qos=1))) for _ in range(10)]
@@ -136,7 +138,7 @@ async def test_many_publications_keep_to_the_brokers_receive_maximum():
         assert all(isinstance(result, ConnectionLostError) for result in results)
 
 
-async def test_the_brokers_keep_alive_counts():
+async def test_the_brokers_keep_alive_counts() -> None:
     async with Server(connack=mqtt5.ConnAckPacket(server_keep_alive=1).write()) as server:
         connection, heard = await server.connection()
         await until(lambda: b"\xc0\x00" in server.got)
@@ -147,12 +149,12 @@ async def test_the_brokers_keep_alive_counts():
 
 
 @pytest.mark.parametrize(("url", "version"), [("ws://localhost", "5"), ("mqtt://localhost", "3.1.1")])
-async def test_what_it_cannot_do_is_a_matter_of_settings(url, version):
+async def test_what_it_cannot_do_is_a_matter_of_settings(url: str, version: str) -> None:
     with pytest.raises(SettingsError, match="MQTT_TRANSPORT=native"):
         connector(options(url, version, transport="native"))
 
 
-async def test_a_unix_socket_carries_it_too(tmp_path):
+async def test_a_unix_socket_carries_it_too(tmp_path: Path) -> None:
     path = tmp_path / "m.sock"
     broker = Mosquitto(tmp_path, f"listener 0 {path}\nallow_anonymous true").start()
     heard = Recorder()
@@ -168,6 +170,6 @@ async def test_a_unix_socket_carries_it_too(tmp_path):
 
 
 @pytest.mark.parametrize(("version", "transport"), [("3.1.1", "auto"), ("5", "aiomqtt")])
-async def test_a_unix_socket_needs_the_native_transport(version, transport):
+async def test_a_unix_socket_needs_the_native_transport(version: str, transport: str) -> None:
     with pytest.raises(SettingsError, match="unix://"):
         connector(options("unix:///run/m.sock", version, transport=transport))

@@ -22,13 +22,13 @@ from core.transport.options import parse_url
         ("mqtt://[::1]:1883", "mqtt", "::1", 1883, None, None),
     ],
 )
-def test_what_a_url_says(url, scheme, host, port, user, password):
+def test_what_a_url_says(url: str, scheme: str, host: str, port: int, user: str | None, password: str | None) -> None:
     options = parse_url(url)
     assert (options.scheme, options.host, options.port) == (scheme, host, port)
     assert (options.username, options.password) == (user, password)
 
 
-def test_the_path_is_websockets():
+def test_the_path_is_websockets() -> None:
     assert parse_url("ws://host/socket").path == "/socket"
     assert parse_url("ws://host").path == "/mqtt"
 
@@ -51,7 +51,7 @@ def test_the_path_is_websockets():
         ("mqtt://[::1", "cannot be read"),
     ],
 )
-def test_a_url_that_cannot_be_is_one_line_without_the_password(url, said):
+def test_a_url_that_cannot_be_is_one_line_without_the_password(url: str, said: str) -> None:
     with pytest.raises(SettingsError, match="MQTT_URL=") as caught:
         parse_url(url)
     assert said in str(caught.value)
@@ -69,16 +69,16 @@ def test_a_url_that_cannot_be_is_one_line_without_the_password(url, said):
         ("mqtt://me@host", "mqtt://me@host"),
     ],
 )
-def test_passwords_are_not_shown(url, shown):
+def test_passwords_are_not_shown(url: str, shown: str) -> None:
     assert mask(url) == shown
 
 
-def test_a_unix_socket_has_a_path_and_nothing_else():
+def test_a_unix_socket_has_a_path_and_nothing_else() -> None:
     options = parse_url("unix:///run/a%20b.sock")
     assert (options.path, options.address) == ("/run/a b.sock", "unix:///run/a b.sock")
 
 
-def test_the_address_for_people_has_no_credentials():
+def test_the_address_for_people_has_no_credentials() -> None:
     assert parse_url("mqtt://me:s3cr3t@host:1884").address == "mqtt://host:1884"
     assert parse_url("embedded://127.0.0.1").address == "mqtt://127.0.0.1:1883"
     assert parse_url("mqtt://[::1]").address == "mqtt://[::1]:1883"

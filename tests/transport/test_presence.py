@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -16,18 +18,19 @@ from core.session.session import Session
 from core.transport.brokers.memory import MemoryBroker
 from core.transport.connect import connector
 from core.transport.connection import Subscription
+from core.transport.options import ConnectOptions
 from tests.support.mosquitto import Mosquitto
 from tests.support.proxy import Proxy
 from tests.support.recorder import Recorder
 from tests.support.waiting import until
-from tests.transport.conftest import options
+from tests.transport.conftest import Broker, options
 
 WILL = Publication("status/x", b"offline", qos=1, retain=True)
 
 
-async def test_the_will_of_a_connection_that_breaks_is_published_and_retained(broker):
+async def test_the_will_of_a_connection_that_breaks_is_published_and_retained(broker: Broker) -> None:
     _, heard = await broker.open("watcher", Subscription("status/#", 1))
-    worker, _ = await broker.open("worker", will=WILL)
+    worker = await broker.open_to_be_cut("worker", will=WILL)
     assert heard.messages == []
     broker.cut(worker)
     await until(lambda: heard.messages)
@@ -38,7 +41,7 @@ async def test_the_will_of_a_connection_that_breaks_is_published_and_retained(br
     await later_forgets(broker)
 
 
-async def test_the_will_is_thrown_away_by_a_disconnect(broker):
+async def test_the_will_is_thrown_away_by_a_disconnect(broker: Broker) -> None:
     _, heard = await broker.open("watcher", Subscription("status/#", 1))
     worker, _ = await broker.open("worker", will=WILL)
     await worker.close()
@@ -49,7 +52,7 @@ async def test_the_will_is_thrown_away_by_a_disconnect(broker):
     assert [message.topic for message in heard.messages] == ["status/after"]
 
 
-async def test_what_a_connection_publishes_comes_behind_the_will_of_the_one_that_it_takes_over(broker):
+async def test_what_a_connection_publishes_comes_behind_the_will_of_the_one_that_it_takes_over(broker: Broker) -> None:
     _, heard = await broker.open("watcher", Subscription("status/#", 1))
     await broker.open("worker", will=WILL)
     again, _ = await broker.open("worker", number=2, will=WILL)
@@ -62,7 +65,7 @@ async def test_what_a_connection_publishes_comes_behind_the_will_of_the_one_that
     await later_forgets(broker)
 
 
-async def later_forgets(broker) -> None:
+async def later_forgets(broker: Broker) -> None:
     """One Mosquitto serves all tests, and keeps what is retained."""
     out, _ = await broker.open("out", clean_start=True)
     await out.publish(Publication("status/x", b"", qos=1, retain=True))
@@ -73,7 +76,7 @@ def statuses(heard: Recorder) -> list[str]:
 
 
 @pytest.fixture
-async def watched(tmp_path, monkeypatch):
+async def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Mosquitto, Recorder]]:
     """Give a Mosquitto, and what a watcher hears on its status topic."""
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.02)
     broker = Mosquitto(tmp_path).start()
@@ -87,17 +90,17 @@ async def watched(tmp_path, monkeypatch):
 
 
 @pytest.fixture(params=["native 5", "aiomqtt 5", "aiomqtt 3.1.1"])
-def version(request):
-    return request.param
+def version(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
-def with_status(chosen, *subscriptions) -> Session:
+def with_status(chosen: ConnectOptions, *subscriptions: Subscription) -> Session:
     presence = Presence("status/w", chosen.client_id, "1.2.3")
     connect = connector(replace(chosen, will=presence.will()))
     return Session(connect, chosen.address, subscriptions, presence=presence)
 
 
-async def test_the_status_says_who_is_online_since_when(watched, version):
+async def test_the_status_says_who_is_online_since_when(watched: tuple[Mosquitto, Recorder], version: str) -> None:
     broker, heard = watched
     chosen = options(broker.url, version)
     began = datetime.now(UTC)
@@ -117,7 +120,7 @@ async def test_the_status_says_who_is_online_since_when(watched, version):
     assert offline == {"status": "offline", "client_id": chosen.client_id, "version": "1.2.3"}
 
 
-async def test_the_status_is_told_while_reading_is_paused(watched, version):
+async def test_the_status_is_told_while_reading_is_paused(watched: tuple[Mosquitto, Recorder], version: str) -> None:
     broker, heard = watched
     session = with_status(options(broker.url, version), Subscription("t", 1))
     session.pause_reading()
@@ -127,7 +130,9 @@ async def test_the_status_is_told_while_reading_is_paused(watched, version):
     await until(lambda: statuses(heard) == ["online", "offline"])
 
 
-async def test_online_follows_the_will_of_a_connection_that_the_broker_still_believes_in(watched, version):
+async def test_online_follows_the_will_of_a_connection_that_the_broker_still_believes_in(
+    watched: tuple[Mosquitto, Recorder], version: str
+) -> None:
     broker, heard = watched
     proxy = await Proxy(broker.port).start()
     session = with_status(options(f"mqtt://127.0.0.1:{proxy.port}", version))
@@ -143,7 +148,9 @@ async def test_online_follows_the_will_of_a_connection_that_the_broker_still_bel
 
 
 @pytest.mark.parametrize("version", ["native 5", "aiomqtt 5"])
-async def test_a_refused_status_is_told_once_and_the_worker_goes_on(tmp_path, monkeypatch, version, caplog):
+async def test_a_refused_status_is_told_once_and_the_worker_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.02)
     (tmp_path / "acl").write_text("topic readwrite open/#\n")
     broker = Mosquitto(tmp_path, f"acl_file {tmp_path}/acl").start()
@@ -160,7 +167,7 @@ async def test_a_refused_status_is_told_once_and_the_worker_goes_on(tmp_path, mo
     broker.stop()
 
 
-async def test_the_broker_in_memory_tells_it_too():
+async def test_the_broker_in_memory_tells_it_too() -> None:
     memory = MemoryBroker()
     presence = Presence("status/w", "w", "1")
     session = Session(memory.connector("w", will=presence.will()), "memory", presence=presence)

@@ -7,8 +7,11 @@ import hashlib
 import logging
 import socket
 from base64 import b64encode
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -18,7 +21,7 @@ from core.session import session as module
 from core.session.session import Session
 from core.transport.brokers.memory import MemoryBroker
 from core.transport.connect import connector
-from core.transport.connection import Subscription
+from core.transport.connection import Connect, Connection, Listener, Subscription
 from tests.support.mosquitto import Mosquitto, free_port
 from tests.support.recorder import Recorder
 from tests.support.waiting import soon, until
@@ -26,20 +29,26 @@ from tests.transport.conftest import options
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.02)
     monkeypatch.setattr(module, "MAX_PAUSE", 0.2)
 
 
-def lines(caplog) -> list[str]:
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "routemq.transport"]
 
 
-@pytest.fixture
-async def opened():
-    sessions = []
+class Opened(Protocol):
+    """Makes sessions, which are stopped when the test ends."""
 
-    def make(connect, *subscriptions, address="mqtt://broker:1883"):
+    def __call__(self, connect: Connect, *subscriptions: Subscription, address: str = ...) -> Session: ...
+
+
+@pytest.fixture
+async def opened() -> AsyncIterator[Opened]:
+    sessions: list[Session] = []
+
+    def make(connect: Connect, *subscriptions: Subscription, address: str = "mqtt://broker:1883") -> Session:
         made = Session(connect, address, subscriptions)
         sessions.append(made)
         return made
@@ -49,13 +58,27 @@ async def opened():
         await one.stop()
 
 
+class Attempts:
+    """Connects as ``connect`` does, and counts how often."""
+
+    def __init__(self, connect: Connect) -> None:
+        self.number = 0
+        self._connect = connect
+
+    def __call__(self, listener: Listener, number: int) -> Connection:
+        self.number += 1
+        return self._connect(listener, number)
+
+
 @pytest.fixture(params=["native 5", "aiomqtt 5", "aiomqtt 3.1.1"])
-def version(request):
-    return request.param
+def version(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
-async def test_after_the_broker_was_away_the_session_goes_on(tmp_path, opened, version, how, caplog):
+async def test_after_the_broker_was_away_the_session_goes_on(
+    tmp_path: Path, opened: Opened, version: str, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
     broker = Mosquitto(tmp_path).start()
     heard = Recorder()
     chosen = options(broker.url, version)
@@ -86,7 +109,9 @@ async def test_after_the_broker_was_away_the_session_goes_on(tmp_path, opened, v
     await asyncio.to_thread(broker.stop)
 
 
-async def test_a_broker_that_lost_the_session_is_told_the_subscriptions_again(tmp_path, opened, version):
+async def test_a_broker_that_lost_the_session_is_told_the_subscriptions_again(
+    tmp_path: Path, opened: Opened, version: str
+) -> None:
     broker = Mosquitto(tmp_path).start()
     heard = Recorder()
     session = opened(connector(options(broker.url, version)), Subscription("t", 1))
@@ -104,35 +129,42 @@ async def test_a_broker_that_lost_the_session_is_told_the_subscriptions_again(tm
     await asyncio.to_thread(broker.stop)
 
 
-async def test_a_broker_that_is_not_there_is_told_of_once_and_waited_for(tmp_path, opened, caplog):
+async def test_a_broker_that_is_not_there_is_told_of_once_and_waited_for(
+    tmp_path: Path, opened: Opened, caplog: pytest.LogCaptureFixture
+) -> None:
     port = free_port()
-    session = opened(connector(options(f"mqtt://127.0.0.1:{port}")), address=f"mqtt://127.0.0.1:{port}")
+    attempts = Attempts(connector(options(f"mqtt://127.0.0.1:{port}")))
+    session = opened(attempts, address=f"mqtt://127.0.0.1:{port}")
     session.start(Recorder())
-    await until(lambda: session._number > 5)
+    await until(lambda: attempts.number > 5)
     (line,) = lines(caplog)
     assert f"no connection: mqtt://127.0.0.1:{port} cannot be reached" in line
     assert "refused" in line
     assert "Trying again" in line
 
 
-async def test_an_unknown_host_is_one_clear_line(opened, caplog):
+async def test_an_unknown_host_is_one_clear_line(opened: Opened, caplog: pytest.LogCaptureFixture) -> None:
     chosen = options("mqtt://no.such.host.invalid:1883")
-    session = opened(connector(chosen), address=chosen.address)
+    attempts = Attempts(connector(chosen))
+    session = opened(attempts, address=chosen.address)
     session.start(Recorder())
-    await until(lambda: session._number > 2)
+    await until(lambda: attempts.number > 2)
     (line,) = lines(caplog)
     assert "no.such.host.invalid" in line
     assert "\n" not in line
 
 
-async def test_a_refused_login_is_one_clear_line_without_the_password(tmp_path, opened, version, caplog):
+async def test_a_refused_login_is_one_clear_line_without_the_password(
+    tmp_path: Path, opened: Opened, version: str, caplog: pytest.LogCaptureFixture
+) -> None:
     broker = Mosquitto(tmp_path, anonymous=False).start()
     url = broker.url.replace("mqtt://", "mqtt://somebody:s3cr3t@")
     chosen = options(url, version)
     caplog.set_level(logging.DEBUG)
-    session = opened(connector(chosen), address=chosen.address)
+    attempts = Attempts(connector(chosen))
+    session = opened(attempts, address=chosen.address)
     session.start(Recorder())
-    await until(lambda: session._number > 3)
+    await until(lambda: attempts.number > 3)
     (line,) = lines(caplog)
     assert "refused the connection" in line
     assert "not authori" in line
@@ -142,7 +174,7 @@ async def test_a_refused_login_is_one_clear_line_without_the_password(tmp_path, 
     broker.stop()
 
 
-async def test_a_user_with_the_right_password_is_let_in(tmp_path, opened, version):
+async def test_a_user_with_the_right_password_is_let_in(tmp_path: Path, opened: Opened, version: str) -> None:
     # The form in which Mosquitto keeps passwords: PBKDF2 with SHA-512.
     salt = b"0123456789ab"
     digest = hashlib.pbkdf2_hmac("sha512", b"p@ss/word", salt, 101)
@@ -157,9 +189,9 @@ async def test_a_user_with_the_right_password_is_let_in(tmp_path, opened, versio
     broker.stop()
 
 
-async def test_a_session_that_the_broker_gave_to_another_client_is_not_fought_for(opened):
+async def test_a_session_that_the_broker_gave_to_another_client_is_not_fought_for(opened: Opened) -> None:
     # "Session taken over" (MQTT 5, 3.14.2.1), which Mosquitto 2.0.11 does not say.
-    async def serve(reader, writer):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1000)
         writer.write(b"\x20\x03\x00\x00\x00" + b"\xe0\x01\x8e")
         await writer.drain()
@@ -174,10 +206,10 @@ async def test_a_session_that_the_broker_gave_to_another_client_is_not_fought_fo
     server.close()
 
 
-async def test_a_broker_of_an_older_version_is_spoken_to_in_its_own(opened):
-    asked = []
+async def test_a_broker_of_an_older_version_is_spoken_to_in_its_own(opened: Opened) -> None:
+    asked: list[int] = []
 
-    async def serve(reader, writer):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         packet = await reader.read(1000)
         version = packet[2 + 2 + 4]
         asked.append(version)
@@ -202,8 +234,8 @@ async def test_a_broker_of_an_older_version_is_spoken_to_in_its_own(opened):
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x20\x7f\xff\xff\xff"])
-async def test_something_else_at_the_address_is_a_clear_error_and_no_hang(answer):
-    async def serve(reader, writer):
+async def test_something_else_at_the_address_is_a_clear_error_and_no_hang(answer: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(10)
         writer.write(answer)
         writer.close()
@@ -217,8 +249,8 @@ async def test_something_else_at_the_address_is_a_clear_error_and_no_hang(answer
     server.close()
 
 
-async def test_a_broker_that_says_nothing_does_not_hang_the_connect():
-    async def serve(reader, writer):
+async def test_a_broker_that_says_nothing_does_not_hang_the_connect() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
 
@@ -231,7 +263,7 @@ async def test_a_broker_that_says_nothing_does_not_hang_the_connect():
     server.close()
 
 
-async def test_a_pause_longer_than_the_keep_alive_keeps_the_connection(tmp_path, opened, version):
+async def test_a_pause_longer_than_the_keep_alive_keeps_the_connection(tmp_path: Path, opened: Opened, version: str) -> None:
     # Mosquitto hangs up after one and a half times the keep-alive, 6 s here, and our side after two PINGREQs unanswered.
     # aiomqtt sends PINGREQ after 4 s: the other 2 s are what a busy machine may take.
     broker = Mosquitto(tmp_path).start()
@@ -254,7 +286,9 @@ async def test_a_pause_longer_than_the_keep_alive_keeps_the_connection(tmp_path,
     broker.stop()
 
 
-async def test_a_frozen_broker_is_noticed_by_the_keep_alive(tmp_path, opened, caplog):
+async def test_a_frozen_broker_is_noticed_by_the_keep_alive(
+    tmp_path: Path, opened: Opened, caplog: pytest.LogCaptureFixture
+) -> None:
     broker = Mosquitto(tmp_path).start()
     heard = Recorder()
     session = opened(connector(options(broker.url, keepalive=1)))
@@ -269,7 +303,7 @@ async def test_a_frozen_broker_is_noticed_by_the_keep_alive(tmp_path, opened, ca
     broker.stop()
 
 
-async def test_a_pause_outlasts_a_reconnect():
+async def test_a_pause_outlasts_a_reconnect() -> None:
     memory = MemoryBroker()
     heard = Recorder()
     session = Session(memory.connector("c"), "memory", [Subscription("t", 1)])
@@ -286,7 +320,7 @@ async def test_a_pause_outlasts_a_reconnect():
     await session.stop()
 
 
-async def test_only_messages_of_the_present_connection_are_acknowledged():
+async def test_only_messages_of_the_present_connection_are_acknowledged() -> None:
     memory = MemoryBroker()
     heard = Recorder()
     session = Session(memory.connector("c"), "memory", [Subscription("t", 1)])
@@ -302,7 +336,7 @@ async def test_only_messages_of_the_present_connection_are_acknowledged():
     await session.stop()
 
 
-async def test_a_message_too_large_for_the_broker_is_refused_and_the_next_one_goes(tmp_path, opened):
+async def test_a_message_too_large_for_the_broker_is_refused_and_the_next_one_goes(tmp_path: Path, opened: Opened) -> None:
     broker = Mosquitto(tmp_path, "max_packet_size 2000").start()
     session = opened(connector(options(broker.url)))
     session.start(Recorder())
@@ -313,7 +347,9 @@ async def test_a_message_too_large_for_the_broker_is_refused_and_the_next_one_go
     broker.stop()
 
 
-async def test_refused_subscriptions_are_told_and_the_others_stand(tmp_path, opened, caplog):
+async def test_refused_subscriptions_are_told_and_the_others_stand(
+    tmp_path: Path, opened: Opened, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "acl").write_text("topic readwrite open/#\n")
     broker = Mosquitto(tmp_path, f"acl_file {tmp_path}/acl").start()
     heard = Recorder()
@@ -326,10 +362,10 @@ async def test_refused_subscriptions_are_told_and_the_others_stand(tmp_path, ope
     broker.stop()
 
 
-async def test_a_broker_that_is_slow_is_not_taken_for_one_of_an_older_version():
-    asked = []
+async def test_a_broker_that_is_slow_is_not_taken_for_one_of_an_older_version() -> None:
+    asked: list[int] = []
 
-    async def serve(reader, writer):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         packet = await reader.read(1000)
         asked.append(packet[2 + 2 + 4])
         await asyncio.sleep(3.5)
@@ -347,7 +383,7 @@ async def test_a_broker_that_is_slow_is_not_taken_for_one_of_an_older_version():
 
 
 @pytest.mark.parametrize("transport", ["auto", "native"])
-async def test_a_network_that_swallows_the_connection_is_not_taken_for_an_older_version(transport):
+async def test_a_network_that_swallows_the_connection_is_not_taken_for_an_older_version(transport: str) -> None:
     with socket.socket() as listening, ExitStack() as waiting:
         listening.bind(("127.0.0.1", 0))
         listening.listen(0)

@@ -4,33 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from core.mqtt.publication import Publication
 from core.session.presence import Presence
 from core.session.session import Session
 from core.transport.brokers.memory import MemoryBroker, MemoryConnection
-from core.transport.connection import Subscription
+from core.transport.connection import Connection, Listener, Subscription
 from tests.support.recorder import Recorder
 from tests.support.waiting import soon, until
+
+if TYPE_CHECKING:
+    import pytest
 
 
 class Slow(MemoryConnection):
     """Its SUBACK comes when ``answered`` is set."""
 
-    made: list[Slow] = []  # noqa: RUF012
+    made: ClassVar[list[Slow]] = []
 
-    def __init__(self, *arguments) -> None:
+    def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.answered = asyncio.Event()
         self.made.append(self)
 
-    async def subscribe(self, subscriptions) -> None:
+    async def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
         await self.answered.wait()
         await super().subscribe(subscriptions)
 
 
 def slow(broker: MemoryBroker, presence: Presence | None = None) -> Session:
-    def connect(listener, number):
+    def connect(listener: Listener, number: int) -> Connection:
         return Slow(broker, "w", 10, listener, number)
 
     return Session(connect, "memory", [Subscription("a", 1)], presence=presence)
@@ -45,12 +50,13 @@ async def watching(broker: MemoryBroker) -> Recorder:
     return watcher
 
 
-async def test_reading_is_paused_and_resumed_while_the_session_subscribes():
+async def test_reading_is_paused_and_resumed_while_the_session_subscribes() -> None:
     broker = MemoryBroker()
     session = slow(broker)
     Slow.made.clear()
-    session.start(Recorder())
-    await until(lambda: Slow.made and Slow.made[0]._session is not None)
+    heard = Recorder()
+    session.start(heard)
+    await until(lambda: heard.connacks)
     (connection,) = Slow.made
     session.pause_reading()
     assert not connection.reading
@@ -65,14 +71,15 @@ async def test_reading_is_paused_and_resumed_while_the_session_subscribes():
     await session.stop()
 
 
-async def test_who_starts_paused_reads_suback_of_a_new_session_and_no_backlog_of_an_old_one():
+async def test_who_starts_paused_reads_suback_of_a_new_session_and_no_backlog_of_an_old_one() -> None:
     broker = MemoryBroker()
     watcher = await watching(broker)
     session = slow(broker)
     Slow.made.clear()
     session.pause_reading()
-    session.start(Recorder())
-    await until(lambda: Slow.made and Slow.made[0]._session is not None)
+    heard = Recorder()
+    session.start(heard)
+    await until(lambda: heard.connacks)
     assert Slow.made[0].reading
     Slow.made[0].answered.set()
     await session.connected()
@@ -81,8 +88,9 @@ async def test_who_starts_paused_reads_suback_of_a_new_session_and_no_backlog_of
 
     again = slow(broker, Presence("status", "w", "1"))
     again.pause_reading()
-    again.start(Recorder())
-    await until(lambda: len(Slow.made) == 2 and Slow.made[1]._session is not None)
+    heard = Recorder()
+    again.start(heard)
+    await until(lambda: len(Slow.made) == 2 and heard.connacks)
     await until(lambda: not Slow.made[1].reading)
     # It is at work on the backlog: online, and publishing, before SUBACK.
     await until(lambda: [message.topic for message in watcher.messages] == ["status"])
@@ -97,7 +105,7 @@ async def test_who_starts_paused_reads_suback_of_a_new_session_and_no_backlog_of
     await again.stop()
 
 
-async def test_a_stop_before_suback_tells_offline_and_no_error(caplog):
+async def test_a_stop_before_suback_tells_offline_and_no_error(caplog: pytest.LogCaptureFixture) -> None:
     broker = MemoryBroker()
     watcher = await watching(broker)
     first = MemoryConnection(broker, "w", 10, Recorder(), 1)

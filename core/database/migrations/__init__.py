@@ -1,1 +1,1 @@
-"""What Alembic needs of a folder of migrations, and the framework's own revisions."""
+"""Migrations: writing them, comparing them with the models, and running them with Alembic."""

@@ -1,4 +1,4 @@
-"""What differs between the tables of a database and those of the models."""
+"""The differences between the tables of a database and those of the models."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
 PREFIX = "routemq_"
-"""Of the framework's tables, which have a history of their own."""
+"""The beginning of the names of the framework's tables, which have a history of their own."""
 
 _PARTS = {"table", "column", "index", "constraint", "fk"}
 
 
 def options(metadata: MetaData, tables: Collection[str] | None = None) -> dict[str, Any]:
-    """Give Alembic's options for a comparison with ``metadata``; ``tables`` names the only ones that count."""
+    """Return Alembic's options for a comparison with ``metadata``. ``tables`` limits it to tables with these names."""
     schemas = {table.schema for table in metadata.tables.values()}
 
     def include(name: str | None, kind: str, parents: MutableMapping[Any, str | None]) -> bool:
@@ -36,9 +36,9 @@ def options(metadata: MetaData, tables: Collection[str] | None = None) -> dict[s
         "target_metadata": metadata,
         "include_schemas": schemas - {None} != set(),
         "include_name": include,
-        "compare_type": _differ,
+        "compare_type": _types_differ,
         "compare_server_default": True,
-        # So that what was made on one database runs on the other: SQLite alters tables by copying them.
+        # SQLite alters a table by copying it. With batches, a migration that was written on one database runs on both.
         "render_as_batch": True,
         "render_item": _render,
     }
@@ -52,22 +52,27 @@ def differences(
     theirs: str = "the migrations",
     tables: Collection[str] | None = None,
 ) -> list[str]:
-    """Give what ``metadata`` has and the database at ``connection`` has not, or the other way round, a line each.
+    """Return a line for each difference between ``metadata`` and the database at ``connection``.
 
-    ``ours`` and ``theirs`` say what the two are. ``table`` is the one of the revisions, which does not count; ``tables``,
-    where given, names the only ones that do.
+    - ``table``: the table that holds the database's revision, which is not compared.
+    - ``ours``: what the lines call ``metadata``.
+    - ``theirs``: what the lines call the database.
+    - ``tables``: the names of the only tables that are compared. None: all are compared.
     """
     context = MigrationContext.configure(connection, opts={"version_table": table} | options(metadata, tables))
-    return [_told(ours, theirs, *each) for each in _flat(compare_metadata(context, metadata))]
+    return [_line(ours, theirs, *each) for each in _flat(compare_metadata(context, metadata))]
 
 
-def _differ(context: MigrationContext, there: object, ours: object, their_type: object, our_type: object) -> bool | None:
-    """Say that SQLite's names for a float are the same to it; the rest is left to Alembic (None)."""
+def _types_differ(
+    context: MigrationContext, there: object, ours: object, their_type: object, our_type: object
+) -> bool | None:
+    """Return False for two types of floats on SQLite, which has only one. Return None for others, which Alembic compares."""
     floats = isinstance(their_type, Float) and isinstance(our_type, Float)
     return False if floats and context.dialect.name == "sqlite" else None
 
 
 def _flat(found: Any) -> Iterator[tuple[Any, ...]]:
+    """Yield the differences that Alembic found, some of which it puts in lists."""
     for each in found:
         if isinstance(each, list):
             yield from _flat(each)
@@ -75,7 +80,8 @@ def _flat(found: Any) -> Iterator[tuple[Any, ...]]:
             yield each
 
 
-def _told(ours: str, theirs: str, kind: str, *rest: Any) -> str:
+def _line(ours: str, theirs: str, kind: str, *rest: Any) -> str:
+    """Return the line for one difference, which Alembic has as a tuple of ``kind``, such as "add_column", and ``rest``."""
     verb, _, what = kind.partition("_")
     if verb == "modify":
         _, table, column, _, old, new = rest
@@ -87,22 +93,22 @@ def _told(ours: str, theirs: str, kind: str, *rest: Any) -> str:
         name = f"column {table}.{column.name}"
     elif what in _PARTS:
         (thing,) = rest
-        name = f"table {thing.name}" if isinstance(thing, Table) else f"{_kind(what)} {_named(thing)} of {thing.table.name}"
+        name = f"table {thing.name}" if isinstance(thing, Table) else f"{_noun(what)} {_name(thing)} of {thing.table.name}"
     else:
         name = f"{what.replace('_', ' ')} of {getattr(rest[0], 'name', rest[0])}"
     return f"{name}: in {ours}, not in {theirs}" if verb == "add" else f"{name}: in {theirs}, not in {ours}"
 
 
-def _kind(what: str) -> str:
+def _noun(what: str) -> str:
     return "foreign key" if what == "fk" else what
 
 
-def _named(thing: Any) -> str:
+def _name(thing: Any) -> str:
     return str(thing.name or f"on {', '.join(column.name for column in thing.columns)}")
 
 
 def _render(kind: str, thing: Any, context: AutogenContext) -> str | Literal[False]:
-    """Render what Alembic would write down without its import."""
+    """Render a type for which Alembic would write no import. Return False for all else, which Alembic renders."""
     if kind != "type":
         return False
     module = type(thing).__module__

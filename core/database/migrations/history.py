@@ -1,4 +1,4 @@
-"""A history of migrations: a folder of revisions, and the table that says how far a database is."""
+"""A history of migrations: a folder of revisions, and the table that holds the revision of a database."""
 
 from __future__ import annotations
 
@@ -31,20 +31,25 @@ T = TypeVar("T")
 
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 _FOLDER = Path(__file__).parent / "alembic"
-_LONGEST_ID = 32
-"""Alembic's table has room for no more."""
+_MAX_ID = 32
+"""Characters of a revision's identifier, for which Alembic's table has a column."""
 
 
 @dataclass(frozen=True)
 class History:
-    """The revisions in the folder ``versions``; ``table`` holds the one that a database is at."""
+    """A history of revisions.
+
+    - ``name``: what commands call the history.
+    - ``versions``: the folder of the revisions.
+    - ``table``: the name of the table that holds the revision of a database.
+    """
 
     name: str
     versions: Path
     table: str
 
     def config(self, work: Callable[[EnvironmentContext], None] | None = None) -> Config:
-        """Give the configuration for Alembic's commands; ``work`` is what its environment does."""
+        """Return the configuration for Alembic's commands. ``work`` is what Alembic's environment does in them."""
         config = Config(cmd_opts=Namespace(quiet=True))
         for option, value in (
             ("script_location", _FOLDER),
@@ -57,40 +62,43 @@ class History:
         return config
 
     def revisions(self) -> list[Script]:
-        """Give all revisions, the first one first. Raises MigrationError where they are no single line."""
+        """Return all revisions, the first one first. Raise MigrationError if they do not follow one after the other."""
         return self.pending(())
 
     def pending(self, at: Sequence[str]) -> list[Script]:
-        """Give the revisions that a database at ``at`` lacks, in the order in which they run.
+        """Return the revisions that a database at the revisions ``at`` lacks, in the order in which they run.
 
-        Raises MigrationError where the revisions are no single line, or do not have the one that the database is at.
+        Raise MigrationError if the revisions do not follow one after the other, or if one of ``at`` is not among them.
         """
-        with self.told("cannot be loaded"):
+        with self.migration_errors("cannot be loaded"):
             script = ScriptDirectory.from_config(self.config())
             heads = sorted(script.get_heads())
             if len(heads) > 1:
                 raise MigrationError(
-                    f"the migrations in {self.versions} have {len(heads)} ends, {' and '.join(heads)}: write in the later "
-                    "one the other as its down_revision"
+                    f"the migrations in {self.versions} have {len(heads)} ends, {' and '.join(heads)}. Set down_revision in "
+                    "the later one to the other"
                 )
             known = {each.revision for each in script.walk_revisions()}
-            strange = [revision for revision in at if revision not in known]
-            if strange:
+            unknown = [revision for revision in at if revision not in known]
+            if unknown:
                 raise MigrationError(
-                    f"the database is at the revision {strange[0]}, which is not in {self.versions}: other code, likely "
-                    "newer, has been here; run that, or have it take the revision back"
+                    f"the database is at the revision {unknown[0]}, which is not in {self.versions}. Other code, likely "
+                    "newer, has upgraded it. Run that code, or take the revision back with it"
                 )
             return list(script.iterate_revisions("heads", tuple(at) or "base"))[::-1]
 
     def next_id(self, message: str) -> str:
-        """Give the identifier, which is also the file's name, for a new revision: 0002_add_location."""
+        """Return the identifier of a new revision, such as 0002_add_location. It is also the name of its file."""
         numbers = [int(found[0]) for each in self.revisions() if (found := re.match(r"\d+", each.revision))]
         words = re.sub(r"[^a-z0-9]+", "_", message.lower()).strip("_")
-        return f"{max(numbers, default=0) + 1:04d}_{words}"[:_LONGEST_ID].rstrip("_")
+        return f"{max(numbers, default=0) + 1:04d}_{words}"[:_MAX_ID].rstrip("_")
 
     @contextmanager
-    def told(self, what: str = "failed and was rolled back") -> Iterator[None]:
-        """Raise what goes wrong with a migration as a MigrationError in one line; outages pass as they are."""
+    def migration_errors(self, what: str = "failed and was rolled back") -> Iterator[None]:
+        """Raise MigrationError in one line for an error in a migration: the migration, ``what``, and the error.
+
+        An error that is not the migration's own fault, such as an outage, is raised as it is.
+        """
         try:
             yield
         except MigrationError:
@@ -100,10 +108,11 @@ class History:
         except Exception as error:
             if fault_of(error) is not Fault.MESSAGE:
                 raise
-            said = one_line(getattr(error, "orig", None) or error)
-            raise MigrationError(f"{self._place(error)} {what}: {said}") from error
+            reason = one_line(getattr(error, "orig", None) or error)
+            raise MigrationError(f"{self._place(error)} {what}: {reason}") from error
 
     def _place(self, error: Exception) -> str:
+        """Return the file and the line of the migration in which ``error`` was raised, as the beginning of a sentence."""
         folder = self.versions.resolve()
         for frame in reversed(extract_tb(error.__traceback__)):
             if Path(frame.filename).resolve().parent == folder:
@@ -114,13 +123,16 @@ class History:
         return f"a migration of {self.versions}"
 
 
-async def in_turn(connection: AsyncConnection, run: Callable[..., T], *given: Any) -> T:
-    """Give what ``run``, which calls Alembic, gives. What Alembic is at stands in its modules: there is one at a time."""
+async def in_turn(connection: AsyncConnection, run: Callable[..., T], *arguments: Any) -> T:
+    """Return what ``run``, which calls Alembic, returns for ``connection`` and ``arguments``.
+
+    Alembic keeps the state of a run in its modules. Therefore only one run goes on at a time.
+    """
     turn = _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock())
     async with turn:
-        return await connection.run_sync(run, *given)
+        return await connection.run_sync(run, *arguments)
 
 
 def application_history(project: Path) -> History:
-    """Give the history of the application in the folder ``project``."""
+    """Return the history of the application in the folder ``project``."""
     return History("application", project / "migrations" / "versions", "alembic_version")

@@ -1,4 +1,4 @@
-"""Writes new migrations."""
+"""New migrations: what is written to their files."""
 
 from __future__ import annotations
 
@@ -25,17 +25,22 @@ if TYPE_CHECKING:
 
 
 async def make_revision(database: Database, history: History, metadata: MetaData, message: str, *, empty: bool) -> Path:
-    """Write a revision that brings what the earlier ones make to what ``metadata`` says, and give its file.
+    """Write a revision, and return its file.
 
-    The earlier ones are run in an empty database for that: what ``database`` itself holds does not matter. With ``empty``
-    the revision does nothing yet. Raises MigrationError, also where there is nothing to do.
+    - ``database``: the database whose kind matters. The earlier revisions run in an empty one, not in this one.
+    - ``history``: the history that the revision is added to.
+    - ``metadata``: the tables that there are to be after the revision.
+    - ``message``: what the revision does, in a few words.
+    - ``empty``: whether the revision does nothing yet, and is filled in by hand.
+
+    Raise MigrationError if an earlier revision fails, or if the earlier ones make the tables of ``metadata`` already.
     """
     name = history.next_id(message)
-    # It stands in a docstring.
+    # The message is written into a docstring.
     message = " ".join(message.replace("\\", "/").replace('"', "'").split())
     history.versions.mkdir(parents=True, exist_ok=True)
     if empty:
-        with history.told("cannot be made"):
+        with history.migration_errors("cannot be made"):
             written = command.revision(history.config(), message, rev_id=name)
         made = written if isinstance(written, Script) else None
     else:
@@ -43,7 +48,7 @@ async def make_revision(database: Database, history: History, metadata: MetaData
             made = await in_turn(connection, _autogenerate, history, metadata, message, name)
     if made is None:
         raise MigrationError(
-            "the models have no change that a migration could be made of; --empty writes one to be filled in by hand"
+            "the models have no change for a migration. Give --empty to write a migration that is filled in by hand"
         )
     return Path(made.path)
 
@@ -58,7 +63,7 @@ def _autogenerate(connection: Connection, history: History, metadata: MetaData, 
         if directives[0].upgrade_ops.is_empty():
             directives.clear()
 
-    with history.told("cannot be made"):
+    with history.migration_errors("cannot be made"):
         made = command.revision(
             history.config(environment),
             message,

@@ -1,4 +1,4 @@
-"""An empty database of the same kind, to see in it what migrations make."""
+"""An empty database for a while, to see what migrations make in it."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ _INSUFFICIENT_PRIVILEGE = "42501"
 
 @asynccontextmanager
 async def scratch(database: Database) -> AsyncIterator[AsyncConnection]:
-    """Give a connection to an empty database, which is gone after the block.
+    """Open a connection to an empty database of the kind of ``database``. Drop the empty database at the end of the block.
 
-    For PostgreSQL one on the same server, or, where the role may not CREATE DATABASE, a new schema in a transaction that is
-    rolled back; for all else one of SQLite in memory.
+    - On PostgreSQL it is a new database on the same server.
+    - If PostgreSQL does not allow the role to create databases, it is a new schema in a transaction that is rolled back.
+    - For all other databases it is a SQLite database in memory.
     """
     if database.url.get_backend_name() != "postgresql":
-        async with _connected(Database("sqlite+aiosqlite://")) as connection:
+        async with _connection_to(Database("sqlite+aiosqlite://")) as connection:
             await enforce_foreign_keys(connection, on=False)
             yield connection
         return
     name = f"routemq_scratch_{secrets.token_hex(6)}"
-    async with _connected(_of_its_own(database)) as server:
+    async with _connection_to(_with_one_connection(database)) as server:
         await server.execution_options(isolation_level="AUTOCOMMIT")
         try:
             await server.execute(text(f"CREATE DATABASE {name}"))
@@ -48,17 +49,18 @@ async def scratch(database: Database) -> AsyncIterator[AsyncConnection]:
                 yield connection
             return
         try:
-            async with _connected(_of_its_own(database, name)) as connection:
+            async with _connection_to(_with_one_connection(database, name)) as connection:
                 yield connection
         finally:
-            # An extension may have a process of its own in there.
+            # A process of an extension may be connected to it.
             forced = " WITH (FORCE)" if (server.dialect.server_version_info or ()) >= (13,) else ""
             await server.execute(text(f"DROP DATABASE {name}{forced}"))
 
 
 @asynccontextmanager
 async def _schema(database: Database, name: str) -> AsyncIterator[AsyncConnection]:
-    async with _connected(_of_its_own(database)) as connection:
+    """Open a connection to ``database`` with the new schema ``name``. Roll the schema back at the end of the block."""
+    async with _connection_to(_with_one_connection(database)) as connection:
         await connection.execute(text(f"CREATE SCHEMA {name}"))
         await connection.execute(text(f"SET LOCAL search_path TO {name}"))
         connection.dialect.default_schema_name = name
@@ -68,13 +70,15 @@ async def _schema(database: Database, name: str) -> AsyncIterator[AsyncConnectio
             await connection.rollback()
 
 
-def _of_its_own(database: Database, name: str | None = None) -> Database:
+def _with_one_connection(database: Database, name: str | None = None) -> Database:
+    """Return ``database`` with a pool of its own, or the database ``name`` on the same server."""
     url = database.url if name is None else database.url.set(database=name)
     return Database(url.render_as_string(hide_password=False), PoolOptions(pool_size=1, max_overflow=0))
 
 
 @asynccontextmanager
-async def _connected(database: Database) -> AsyncIterator[AsyncConnection]:
+async def _connection_to(database: Database) -> AsyncIterator[AsyncConnection]:
+    """Open a connection to ``database``. Close the database at the end of the block."""
     try:
         async with database.engine.connect() as connection:
             yield connection

@@ -1,1 +1,1 @@
-"""Gathered statements: many calls that wait at the same moment go to the database as one."""
+"""The statements that Model's calls become. Calls that wait at the same moment are gathered into one statement."""

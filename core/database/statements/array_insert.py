@@ -1,4 +1,4 @@
-"""INSERT of many rows on PostgreSQL from one array for each column: one statement, whatever the number of rows."""
+"""INSERT of many rows on PostgreSQL from one array for each column. Its text is the same for any number of rows."""
 
 from __future__ import annotations
 
@@ -21,29 +21,32 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
 
-STOCK = frozenset(
+STANDARD_TYPES = frozenset(
     {
         *(types.SmallInteger, types.Integer, types.BigInteger, types.Float, types.Double, types.Numeric, types.Boolean),
         *(types.String, types.Text, types.Unicode, types.UnicodeText, types.LargeBinary, types.Uuid, types.JSON),
         *(types.Date, types.Time, types.DateTime),
     }
 )
-"""SQLAlchemy's own types that do with a value in an array what they do with it outside; not what derives from them."""
-DDL = re.compile(
+"""SQLAlchemy's own types that treat a value in an array as they treat it outside. Their subclasses may not do so."""
+SERVER_TYPES = re.compile(
     r"SMALLINT|INTEGER|BIGINT|FLOAT|DOUBLE PRECISION|NUMERIC(\(\d+(, \d+)?\))?|BOOLEAN|TEXT|VARCHAR(\(\d+\))?|BYTEA|"
     r"UUID|JSONB?|DATE|TIME(STAMP)? WITH(OUT)? TIME ZONE"
 )
-"""Their types on the server: a variant may have made another one of them."""
+"""PostgreSQL's types for those. A variant of a type may name another one, which does not match."""
 COMPARABLE = frozenset({int, str, UUID, datetime})
-"""Types of keys that come back equal to what was sent."""
+"""Types of primary keys that come back from the database equal to what was sent."""
 
 
 class ArrayInsert:
-    """INSERT ... SELECT FROM unnest(...) RETURNING, into ``model``, of rows with values for the columns ``given``.
+    """INSERT ... SELECT FROM unnest(...) RETURNING: rows of a model from one array for each column.
 
-    ``made`` makes the values of others, by name; where neither has the primary key, PostgreSQL numbers the rows.
-    SQLAlchemy's own INSERT of many rows has a parameter for each value, and another text for each number of rows, which
-    the server has to parse and the driver to prepare.
+    - ``model``: the class of the rows.
+    - ``given``: the columns for which each row has a value, by name.
+    - ``made``: functions that make the values of other columns, by name.
+
+    PostgreSQL numbers the rows if neither has the primary key. SQLAlchemy's own INSERT of many rows has a parameter for
+    each value, and a different text for each number of rows, which the server has to parse and the driver to prepare.
     """
 
     __slots__ = ("_arrays", "_identify", "_key_arrays", "_key_names", "_made", "_statement")
@@ -56,7 +59,7 @@ class ArrayInsert:
         self._arrays = {key: f"array_{number}" for number, key in enumerate(filled)}
         self._key_names = key_names(mapper)
         self._identify = attrgetter(*self._key_names)
-        # There are none where PostgreSQL numbers the rows.
+        # There are none if PostgreSQL numbers the rows.
         self._key_arrays = [self._arrays[name] for name in self._key_names if name in filled]
         arrays = [
             bindparam(self._arrays[key], type_=ARRAY(Text() if isinstance(one.type, String) else one.type, dimensions=1))
@@ -64,15 +67,15 @@ class ArrayInsert:
         ]
         names: list[ColumnClause[Any]] = [column(f"value_{number}") for number in range(len(filled))]
         rows = func.unnest(*arrays).table_valued(*names, with_ordinality="place", name="given").render_derived()
-        # Numbers are drawn from the sequence in the order of the SELECT.
+        # PostgreSQL takes numbers from the sequence in the order of the SELECT.
         source = select(*[rows.c[name.name] for name in names]).order_by(rows.c.place)
         inserted = insert(mapper.local_table).from_select(list(filled.values()), source, include_defaults=False)
         self._statement = select(model).from_statement(inserted.returning(*columns.values()))
 
     async def run(self, session: AsyncSession, values: Sequence[Mapping[str, Any]]) -> Sequence[Any] | None:
-        """Insert the rows, and give them as instances with what the server made of them, in the order of ``values``.
+        """Insert the rows. Return them as instances, with the values that the server made, in the order of ``values``.
 
-        None, and nothing is inserted, where a key might not come back equal to what was sent.
+        Insert nothing and return None if a primary key might not come back equal to what was sent.
         """
         made = self._made
         arrays = {
@@ -87,28 +90,29 @@ class ArrayInsert:
             return rows
         if not parts:
             rows.sort(key=self._identify)
-            there = rows
+            ordered = rows
         else:
             found = {self._identify(row): row for row in rows}
             keys: Iterable[Any] = parts[0] if len(parts) == 1 else zip(*parts, strict=True)
-            there = [found[key] for key in keys if key in found]
-        if len(there) != len(values):
+            ordered = [found[key] for key in keys if key in found]
+        if len(ordered) != len(values):
             raise InvalidRequestError(
-                f"{len(values)} rows were inserted, and for {len(there)} of them one came back that has their "
-                f"{' and '.join(self._key_names)}; is there a trigger that leaves rows out?"
+                f"{len(values)} rows were inserted, and {len(ordered)} of them were found by their "
+                f"{' and '.join(self._key_names)} among the rows that came back. Check whether a trigger leaves rows out"
             )
-        return there
+        return ordered
 
 
-def array_insert(model: type[Any], keys: Iterable[str], dialect: Dialect) -> ArrayInsert | None:
-    """Give how rows of ``model`` with values for ``keys`` are inserted on PostgreSQL.
+def array_insert(model: type[Any], names: Iterable[str], dialect: Dialect) -> ArrayInsert | None:
+    """Return the INSERT from arrays for rows of ``model`` with values for the columns ``names``.
 
-    None where arrays cannot hold a column, a default needs the row, or instances could not be told apart.
+    Return None if an array cannot hold a column, if only SQLAlchemy can compute a default, or if the rows that come back
+    could not be matched with those that were sent.
     """
     mapper: Any = mapper_of(model)
     given: dict[str, Column[Any]] = {}
     made: dict[str, Callable[[], Any]] = {}
-    wanted = frozenset(keys)
+    wanted = frozenset(names)
     for attribute in mapper.column_attrs:
         one: Any = attribute.columns[0]
         if attribute.deferred or one.table is not mapper.local_table:
@@ -122,7 +126,7 @@ def array_insert(model: type[Any], keys: Iterable[str], dialect: Dialect) -> Arr
             made[attribute.key] = make
         else:
             continue
-        if type(one.type) not in STOCK or not DDL.fullmatch(one.type.compile(dialect)):
+        if type(one.type) not in STANDARD_TYPES or not SERVER_TYPES.fullmatch(one.type.compile(dialect)):
             return None
     if len(given) != len(wanted) or len(mapper.column_attrs) != len(mapper.local_table.columns):
         return None
@@ -133,7 +137,7 @@ def array_insert(model: type[Any], keys: Iterable[str], dialect: Dialect) -> Arr
 
 
 def _numbered(key: Any) -> bool:
-    """Say whether PostgreSQL gives ``key`` rising numbers in the order of the rows."""
+    """Return whether PostgreSQL numbers ``key``, with numbers that rise in the order of the rows."""
     if key is not key.table.autoincrement_column:
         return False
     if key.identity is not None:

@@ -9,7 +9,7 @@ from sqlalchemy import inspect
 
 from core.database.mapping import sortable_key
 from core.database.statements.find import find_of
-from core.database.statements.gather import MAX_KEY_SETS, Kind
+from core.database.statements.gather import MAX_STATEMENTS, KeyedStatement
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
 
-class _ByKey(Kind):
-    """What changes rows of ``model`` that are found by primary key, in its order."""
+class _Change(KeyedStatement):
+    """A statement that changes rows of ``model`` found by primary key, in the order of their keys."""
 
     __slots__ = ("_find", "model")
 
@@ -37,47 +37,47 @@ class _ByKey(Kind):
         return sorted(range(len(keys)), key=lambda index: sortable_key(keys[index]))
 
 
-class Update(_ByKey):
-    """UPDATE of rows found by primary key; a value is the key with the new values by name."""
+class Update(_Change):
+    """UPDATE of rows found by primary key. The value of a call is the primary key and the new values by name."""
 
-    def apart(self, value: Any) -> Hashable:
-        """Keep changes of one row apart: they come one after the other."""
+    def key(self, value: Any) -> Hashable:
+        """Return the primary key, since the changes of a row are made one after the other."""
         return value[0]  # type: ignore[no-any-return]
 
-    def order(self, values: Sequence[Any]) -> list[int]:
-        """Sorted by key: two workers that change the same rows in different orders would deadlock."""
+    def order(self, values: Sequence[Any]) -> Sequence[int]:
+        """Return the order of the primary keys. Workers that change the same rows in different orders would deadlock."""
         return self._sort([key for key, _ in values])
 
     async def run(self, session: AsyncSession, values: Sequence[tuple[Any, Mapping[str, Any]]]) -> Sequence[Any]:
-        """Change the rows and give them as instances, None where there is none."""
+        """Change the rows. Return an instance for each primary key, or None if there is no such row."""
         rows = await self._find.run(session, [key for key, _ in values])
         for row, (_, changes) in zip(rows, values, strict=True):
             if row is not None:
                 for name, value in changes.items():
                     setattr(row, name, value)
         await session.flush()
-        there = [row for row in rows if row is not None]
-        if len(there) == 1:
-            await session.refresh(there[0])
-        elif there:
-            keys = [inspect(row).identity for row in there]
-            await session.execute(self._find.statement(keys), execution_options={"populate_existing": True})
+        changed = [row for row in rows if row is not None]
+        if len(changed) == 1:
+            await session.refresh(changed[0])
+        elif changed:
+            keys = [inspect(row).identity for row in changed]
+            await session.execute(self._find.selection(keys), execution_options={"populate_existing": True})
         return rows
 
 
-class Delete(_ByKey):
-    """DELETE of rows found by primary key, with the cascades of their relationships."""
+class Delete(_Change):
+    """DELETE of rows found by primary key, with the cascades of their relationships. The value of a call is the key."""
 
-    def apart(self, value: Any) -> Hashable:
-        """Keep deletes of one row apart: only the first one finds it."""
+    def key(self, value: Any) -> Hashable:
+        """Return the primary key, since only the first call that deletes a row finds it."""
         return value  # type: ignore[no-any-return]
 
-    def order(self, values: Sequence[Any]) -> list[int]:
-        """Sorted by key, as updates are."""
+    def order(self, values: Sequence[Any]) -> Sequence[int]:
+        """Return the order of the primary keys, for the reason that ``Update`` has."""
         return self._sort(values)
 
     async def run(self, session: AsyncSession, values: Sequence[Any]) -> Sequence[bool]:
-        """Delete the rows, and say for each key whether there was one."""
+        """Delete the rows. Return for each primary key whether there was such a row."""
         rows = await self._find.run(session, values)
         for row in rows:
             if row is not None:
@@ -86,13 +86,13 @@ class Delete(_ByKey):
         return [row is not None for row in rows]
 
 
-@lru_cache(MAX_KEY_SETS)
+@lru_cache(MAX_STATEMENTS)
 def update_of(model: Any) -> Update:
-    """Give the kind, the same one each time."""
+    """Return the UPDATE for ``model``, always the same one."""
     return Update(model)
 
 
-@lru_cache(MAX_KEY_SETS)
+@lru_cache(MAX_STATEMENTS)
 def delete_of(model: Any) -> Delete:
-    """Give the kind, the same one each time."""
+    """Return the DELETE for ``model``, always the same one."""
     return Delete(model)

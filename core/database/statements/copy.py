@@ -1,4 +1,4 @@
-"""PostgreSQL's COPY: rows in bulk, without anything coming back."""
+"""PostgreSQL's COPY, which writes many rows and returns none."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 
 
 async def copy_rows(session: AsyncSession, model: type[Any], rows: Sequence[Mapping[str, Any]], *, alone: bool) -> bool:
-    """Write ``rows``, which have values for the same columns, by COPY in the transaction of ``session``.
+    """Write ``rows`` of ``model`` by COPY in the transaction of ``session``. Return whether they were written.
 
-    ``alone`` says that the transaction is to hold nothing else: then COPY is committed by itself. Gives False, and writes
-    nothing, where only SQLAlchemy can compute a default.
+    - ``rows``: values by name, for the same columns in each row.
+    - ``alone``: whether the transaction holds nothing else. Then COPY is a transaction by itself.
+
+    Nothing is written if only SQLAlchemy can compute a default. Raise IntegrityError for a violated constraint,
+    DatabaseUnreachableError for a lost connection, and the driver's error for all else.
     """
     connection = await session.connection()
     mapper: Mapper[Any] = inspect(model)
@@ -31,7 +34,7 @@ async def copy_rows(session: AsyncSession, model: type[Any], rows: Sequence[Mapp
     columns: list[Column[Any]] = []
     names: list[str] = []
     makers: list[Callable[[Mapping[str, Any]], Any]] = []
-    # Whether every column gets its value as it is.
+    # Whether the value of each column is written as it is given.
     plain = True
     for attribute in mapper.column_attrs:
         column: Any = attribute.columns[0]
@@ -46,7 +49,7 @@ async def copy_rows(session: AsyncSession, model: type[Any], rows: Sequence[Mapp
         names.append(attribute.key)
         makers.append(make if processor is None else _processed(make, processor))
     if not alone:
-        # The driver begins its transaction with the first statement, and COPY goes past SQLAlchemy.
+        # SQLAlchemy begins the driver's transaction with its first statement, and COPY does not go through SQLAlchemy.
         await connection.execute(text("SELECT 1"))
     raw = await connection.get_raw_connection()
     driver: Any = raw.driver_connection
@@ -60,7 +63,7 @@ async def copy_rows(session: AsyncSession, model: type[Any], rows: Sequence[Mapp
             table.name, records=records, columns=[column.name for column in columns], schema_name=table.schema
         )
     except Exception as error:
-        # As SQLAlchemy shows the driver's errors, which this goes past.
+        # SQLAlchemy would turn the driver's errors into these, but COPY does not go through it.
         if driver.is_closed():
             raise DatabaseUnreachableError(f"the connection was lost during COPY: {one_line(error)}") from error
         if str(getattr(error, "sqlstate", "")).startswith("23"):
@@ -70,7 +73,7 @@ async def copy_rows(session: AsyncSession, model: type[Any], rows: Sequence[Mapp
 
 
 def _maker(name: str, column: Any, given: bool) -> Callable[[Mapping[str, Any]], Any] | None:  # noqa: FBT001
-    """Give what makes the value of ``column`` for a row; None where only SQLAlchemy can."""
+    """Return a function that makes the value of ``column`` for a row. Return None if only SQLAlchemy can make it."""
     if given:
         return lambda row: row[name]
     make = maker_of_default(column)

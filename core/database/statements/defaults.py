@@ -1,4 +1,4 @@
-"""Defaults of columns that are made in Python."""
+"""Defaults of columns that Python makes, and not the database."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 
 def maker_of_default(column: Any) -> Callable[[], Any] | None:
-    """Give what makes the default of ``column``, anew for each row.
+    """Return a function that makes the default of ``column`` for one row.
 
-    None where that is an expression of SQL, a sequence, or a function that is given SQLAlchemy's execution context.
+    Return None if the default is an SQL expression, a sequence, or a function that takes SQLAlchemy's execution context.
     """
     default = column.default
     if default.is_scalar:
@@ -25,10 +25,10 @@ def maker_of_default(column: Any) -> Callable[[], Any] | None:
 
 
 def _takes_context(call: Any) -> bool:
-    """Say whether the user's function, which SQLAlchemy keeps in ``__wrapped__`` if it takes nothing, needs an argument."""
+    """Return whether the user's function needs an argument. SQLAlchemy keeps it in ``__wrapped__`` if it takes none."""
     try:
         parameters = inspect.signature(call).parameters.values()
     except ValueError:
-        # Python does not know what dict, int and the like take; SQLAlchemy gives them nothing.
+        # dict, int and the like have no signature that Python can read. SQLAlchemy passes them nothing.
         return not isinstance(getattr(call, "__wrapped__", None), type)
     return any(one.default is one.empty and one.kind not in {one.VAR_POSITIONAL, one.VAR_KEYWORD} for one in parameters)

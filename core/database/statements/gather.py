@@ -1,6 +1,6 @@
 """Gathers the calls that wait at the same moment, from any number of handlers, into few statements in one transaction.
 
-One gather runs at a time, so it grows with the load, costs nothing when idle, and waits for no timer.
+One gather runs at a time. So it grows with the load, a single call does not wait, and there is no timer.
 """
 
 from __future__ import annotations
@@ -22,28 +22,35 @@ if TYPE_CHECKING:
 
 
 MAX_ROWS = 500
-"""Rows of one kind in one statement."""
+"""Calls that one statement carries out."""
+MAX_STATEMENTS = 1024
+"""Statements of each class that are kept, so that they are not made anew for each call."""
 
 
-class Kind(ABC):
-    """What calls have in common that can go out as one statement; equal kinds are gathered.
+class Statement(ABC):
+    """A statement that carries out many calls at once. Calls of equal statements are gathered.
 
-    ``mingles`` says that calls may have anything in common, and go out in the order they came in.
+    Each call has a value, such as the row that is inserted or the primary key that is looked for.
     """
-
-    mingles = False
-
-    @abstractmethod
-    def apart(self, value: Any) -> Hashable:
-        """Give what two calls in one statement must not have in common; not asked where ``mingles``."""
-
-    def order(self, values: Sequence[Any]) -> list[int]:
-        """Give the order in which the rows are to be touched, so that several workers do not deadlock: as indexes."""
-        return list(range(len(values)))
 
     @abstractmethod
     async def run(self, session: AsyncSession, values: Sequence[Any]) -> Sequence[Any]:
-        """Run one statement for all ``values`` in the transaction of ``session``; give a result for each, in their order."""
+        """Run the statement for all ``values`` in the transaction of ``session``. Return their results in the same order."""
+
+
+class KeyedStatement(Statement):
+    """A statement whose calls have a key. Calls with the same key are carried out one after the other."""
+
+    @abstractmethod
+    def key(self, value: Any) -> Hashable:
+        """Return the key of the call with ``value``."""
+
+    @abstractmethod
+    def order(self, values: Sequence[Any]) -> Sequence[int]:
+        """Return the order in which ``values`` are passed to ``run``, as indexes.
+
+        Several workers that lock the same rows in different orders would deadlock.
+        """
 
 
 class _Call(NamedTuple):
@@ -52,26 +59,28 @@ class _Call(NamedTuple):
 
 
 class _Part(NamedTuple):
-    kind: Kind
+    """The calls of a gather that one statement carries out."""
+
+    statement: Statement
     calls: list[_Call]
 
 
-class _Line:
-    """The calls of one event loop: those that wait, and the task that carries them out."""
+class _Queue:
+    """The calls of one event loop that wait, and the task that carries them out."""
 
     def __init__(self, begin: Callable[[], AbstractAsyncContextManager[AsyncSession]]) -> None:
         self._begin = begin
-        self._waiting: dict[Kind, deque[_Call]] = {}
+        self._waiting: dict[Statement, deque[_Call]] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def put(self, loop: asyncio.AbstractEventLoop, kind: Kind, value: Any) -> asyncio.Future[Any]:
+    def put(self, loop: asyncio.AbstractEventLoop, statement: Statement, value: Any) -> asyncio.Future[Any]:
         result: asyncio.Future[Any] = loop.create_future()
-        calls = self._waiting.get(kind)
+        calls = self._waiting.get(statement)
         if calls is None:
-            calls = self._waiting[kind] = deque()
+            calls = self._waiting[statement] = deque()
         calls.append(_Call(value, result))
         if self._task is None:
-            # A context of its own: that of the first caller would outlive its call.
+            # The task has an empty context, because the context of the first caller would outlive its call.
             self._task = loop.create_task(self._run(), name="gather", context=Context())
         return result
 
@@ -89,99 +98,106 @@ class _Line:
             self._task = None
 
     def _take(self) -> list[_Part]:
-        """Take what waits, at most MAX_ROWS of each kind, in order; callers that were cancelled meanwhile are left out."""
+        """Take the waiting calls in their order, at most MAX_ROWS for each statement. Leave cancelled calls out."""
         parts = []
-        for kind, waiting in list(self._waiting.items()):
-            taken: list[_Call] = []
-            if kind.mingles:
-                while waiting and len(taken) < MAX_ROWS:
-                    call = waiting.popleft()
-                    if not call.result.done():
-                        taken.append(call)
-                if not waiting:
-                    del self._waiting[kind]
-                if taken:
-                    parts.append(_Part(kind, taken))
-                continue
-            kept: deque[_Call] = deque()
-            seen = set()
-            while waiting and len(taken) < MAX_ROWS:
-                call = waiting.popleft()
-                if call.result.done():
-                    continue
-                apart = kind.apart(call.value)
-                if apart in seen:
-                    kept.append(call)
-                    continue
-                seen.add(apart)
-                taken.append(call)
-            waiting.extendleft(reversed(kept))
+        for statement, waiting in list(self._waiting.items()):
+            taken = _take_keyed(statement, waiting) if isinstance(statement, KeyedStatement) else _take_first(waiting)
             if not waiting:
-                del self._waiting[kind]
+                del self._waiting[statement]
             if taken:
-                parts.append(_Part(kind, taken))
+                parts.append(_Part(statement, taken))
         return parts
 
     async def _carry_out(self, parts: list[_Part]) -> None:
-        """Run ``parts`` in one transaction; where that fails, run them apart, so that only those at fault see the error."""
-        results = []
+        """Run ``parts`` in one transaction. If that fails, run smaller groups, so that only the calls at fault fail."""
+        results: list[tuple[asyncio.Future[Any], Any]] = []
         try:
             async with self._begin() as session:
-                for kind, calls in parts:
-                    if kind.mingles:
-                        found = await kind.run(session, [call.value for call in calls])
+                for statement, calls in parts:
+                    values = [call.value for call in calls]
+                    if isinstance(statement, KeyedStatement):
+                        order = statement.order(values)
+                        found = await statement.run(session, [values[index] for index in order])
+                        results += [(calls[index].result, one) for index, one in zip(order, found, strict=True)]
+                    else:
+                        found = await statement.run(session, values)
                         results += [(call.result, one) for call, one in zip(calls, found, strict=True)]
-                        continue
-                    order = kind.order([call.value for call in calls])
-                    found = await kind.run(session, [calls[index].value for index in order])
-                    results += [(calls[index].result, one) for index, one in zip(order, found, strict=True)]
-        except Exception as error:  # noqa: BLE001 - it goes to those who called
-            halves = _apart(parts)
-            if not halves or fault_of(error) in {Fault.INFRASTRUCTURE, Fault.SETUP}:
+        except Exception as error:  # noqa: BLE001 - the callers get it
+            groups = _split(parts)
+            if not groups or fault_of(error) in {Fault.INFRASTRUCTURE, Fault.SETUP}:
                 for part in parts:
                     for call in part.calls:
                         if not call.result.done():
                             call.result.set_exception(error)
                 return
-            for half in halves:
-                await self._carry_out(half)
+            for group in groups:
+                await self._carry_out(group)
         else:
             for result, one in results:
                 if not result.done():
                     result.set_result(one)
 
 
-def _apart(parts: list[_Part]) -> list[list[_Part]]:
-    """Give ``parts`` in smaller groups: the kinds by themselves, or one kind in halves; none where it is a single call."""
+def _take_first(waiting: deque[_Call]) -> list[_Call]:
+    """Take the first MAX_ROWS calls out of ``waiting``."""
+    taken: list[_Call] = []
+    while waiting and len(taken) < MAX_ROWS:
+        call = waiting.popleft()
+        if not call.result.done():
+            taken.append(call)
+    return taken
+
+
+def _take_keyed(statement: KeyedStatement, waiting: deque[_Call]) -> list[_Call]:
+    """Take the first MAX_ROWS calls with different keys out of ``waiting``. The others keep their order in it."""
+    taken: list[_Call] = []
+    left: list[_Call] = []
+    keys = set()
+    while waiting and len(taken) < MAX_ROWS:
+        call = waiting.popleft()
+        if call.result.done():
+            continue
+        key = statement.key(call.value)
+        if key in keys:
+            left.append(call)
+            continue
+        keys.add(key)
+        taken.append(call)
+    waiting.extendleft(reversed(left))
+    return taken
+
+
+def _split(parts: list[_Part]) -> list[list[_Part]]:
+    """Return ``parts`` in smaller groups: each part by itself, or the only part in halves. A single call has no groups."""
     if len(parts) > 1:
         return [[part] for part in parts]
-    kind, calls = parts[0]
+    statement, calls = parts[0]
     if len(calls) == 1:
         return []
     middle = len(calls) // 2
-    return [[_Part(kind, calls[:middle])], [_Part(kind, calls[middle:])]]
+    return [[_Part(statement, calls[:middle])], [_Part(statement, calls[middle:])]]
 
 
 class Gather:
-    """Gathers calls, for each event loop by itself; ``begin`` opens the transaction that a gather runs in."""
+    """Gathers the calls of each event loop. ``begin`` opens the transaction in which a gather runs."""
 
     def __init__(self, begin: Callable[[], AbstractAsyncContextManager[AsyncSession]]) -> None:
         self._begin = begin
-        self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, _Line] = WeakKeyDictionary()
+        self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, _Queue] = WeakKeyDictionary()
 
-    def call(self, kind: Kind, value: Any) -> asyncio.Future[Any]:
-        """Have ``value`` carried out with others of its ``kind``; give what will have its result, or what its row raises."""
+    def call(self, statement: Statement, value: Any) -> asyncio.Future[Any]:
+        """Have ``statement`` carry out ``value`` with the other calls that wait. Return the future of its result.
+
+        The future raises the error of its own value. An outage is raised by all futures of the gather.
+        """
         loop = asyncio.get_running_loop()
-        line = self._lines.get(loop)
-        if line is None:
-            line = self._lines[loop] = _Line(self._begin)
-        return line.put(loop, kind, value)
+        queue = self._queues.get(loop)
+        if queue is None:
+            queue = self._queues[loop] = _Queue(self._begin)
+        return queue.put(loop, statement, value)
 
     async def idle(self) -> None:
-        """Wait until nothing of this event loop is under way."""
-        line = self._lines.get(asyncio.get_running_loop())
-        if line is not None:
-            await line.idle()
-
-
-MAX_KEY_SETS = 1024
+        """Wait until no call of this event loop is under way."""
+        queue = self._queues.get(asyncio.get_running_loop())
+        if queue is not None:
+            await queue.idle()

@@ -1,4 +1,4 @@
-"""INSERT ... RETURNING for a model."""
+"""INSERT of rows that come back as instances."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from sqlalchemy import Integer, insert, inspect
 
 from core.database.mapping import key_names
 from core.database.statements.array_insert import ArrayInsert, array_insert
-from core.database.statements.gather import MAX_KEY_SETS, Kind
+from core.database.statements.gather import MAX_STATEMENTS, Statement
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from types import EllipsisType
 
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -20,49 +20,45 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.dml import ReturningInsert
 
 
-class Insert(Kind):
-    """INSERT ... RETURNING into ``model`` of rows that have values for the same columns."""
+class Insert(Statement):
+    """INSERT ... RETURNING into ``model``. The value of a call is a row: its values by ``names``, the same in all rows."""
 
-    __slots__ = ("_arrays", "_by_number", "_hash", "_statement", "_unsorted", "keys", "model")
-    mingles = True
+    __slots__ = ("_arrays", "_by_number", "_hash", "_sorted", "_unsorted", "model", "names")
 
-    def __init__(self, model: type[Any], keys: tuple[str, ...]) -> None:
+    def __init__(self, model: type[Any], names: tuple[str, ...]) -> None:
         self.model = model
-        self.keys = keys
-        self._hash = hash((model, keys))
+        self.names = names
+        self._hash = hash((model, names))
+        # It needs the dialect, so that it is made by the first run.
         self._arrays: ArrayInsert | EllipsisType | None = ...
-        # SQLite would be sent one row at a time to keep the order; it numbers rows in the order that they came in.
-        self._by_number = _numbers_rows(model) and not set(keys) & set(key_names(inspect(model)))
-        self._statement: ReturningInsert[Any] = insert(model).returning(model, sort_by_parameter_order=True)
+        # SQLAlchemy would send SQLite one row at a time to keep their order. Rows that SQLite numbers are sorted afterwards.
+        self._by_number = _numbers_rows(model) and not set(names) & set(key_names(inspect(model)))
+        self._sorted: ReturningInsert[Any] = insert(model).returning(model, sort_by_parameter_order=True)
         self._unsorted: ReturningInsert[Any] = insert(model).returning(model)
 
     def __hash__(self) -> int:
         return self._hash
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Insert) and other.model is self.model and other.keys == self.keys
-
-    def apart(self, value: Any) -> Hashable:
-        """Have rows of any values together."""
-        return None
+        return isinstance(other, Insert) and other.model is self.model and other.names == self.names
 
     async def run(self, session: AsyncSession, values: Sequence[Mapping[str, Any]]) -> Sequence[Any]:
-        """Insert the rows, and give them as instances with what the server made of them."""
+        """Insert the rows. Return them as instances, with the values that the server made."""
         dialect = session.get_bind().dialect
         if dialect.name == "postgresql":
             if self._arrays is ...:
-                self._arrays = array_insert(self.model, self.keys, dialect)
+                self._arrays = array_insert(self.model, self.names, dialect)
             rows = await self._arrays.run(session, values) if self._arrays is not None else None
             if rows is not None:
                 return rows
         if self._by_number and dialect.name == "sqlite":
             rows = (await session.scalars(self._unsorted, list(values))).all()
             return sorted(rows, key=_number)
-        return (await session.scalars(self._statement, list(values))).all()
+        return (await session.scalars(self._sorted, list(values))).all()
 
 
 def _numbers_rows(model: type[Any]) -> bool:
-    """Say whether SQLite makes the primary key of ``model``: one column, INTEGER, without a default of its own."""
+    """Return whether SQLite numbers the rows of ``model``: the primary key is one integer without default or foreign key."""
     mapper: Mapper[Any] = inspect(model)
     if len(mapper.primary_key) != 1:
         return False
@@ -75,7 +71,7 @@ def _number(row: Any) -> int:
     return int(number)
 
 
-@lru_cache(MAX_KEY_SETS)
-def insert_of(model: Any, keys: tuple[str, ...]) -> Insert:
-    """Give the kind, the same one each time."""
-    return Insert(model, keys)
+@lru_cache(MAX_STATEMENTS)
+def insert_of(model: Any, names: tuple[str, ...]) -> Insert:
+    """Return the INSERT for rows of ``model`` with values for ``names``, always the same one."""
+    return Insert(model, names)

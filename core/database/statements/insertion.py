@@ -1,4 +1,4 @@
-"""How rows are inserted: many by one statement where they are plain, by themselves where they are not."""
+"""How rows are inserted: many by one statement if they are plain, and each by itself if they are not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy import ClauseElement, insert
 
 from core.database.mapping import mapper_of
 from core.database.statements.copy import copy_rows
-from core.database.statements.gather import MAX_KEY_SETS, MAX_ROWS
+from core.database.statements.gather import MAX_ROWS, MAX_STATEMENTS
 from core.database.statements.insert import Insert, insert_of
 
 if TYPE_CHECKING:
@@ -24,42 +24,53 @@ if TYPE_CHECKING:
 
 M = TypeVar("M")
 
-PLAIN = frozenset({str, int, float, bool, type(None), bytes, datetime, dict, list, UUID, Decimal})
-"""Types of values that need no look at what else they may be."""
+PLAIN_TYPES = frozenset({str, int, float, bool, type(None), bytes, datetime, dict, list, UUID, Decimal})
+"""Types of values that cannot be SQL expressions."""
 
 
-def is_expression(value: Any) -> bool:
-    """Say whether ``value`` is SQL, such as ``func.now()``, which an INSERT of many rows cannot hold."""
+def _is_expression(value: Any) -> bool:
+    """Return whether ``value`` is an SQL expression, such as ``func.now()``, which an INSERT of many rows cannot hold."""
     return hasattr(value, "__clause_element__") or isinstance(value, ClauseElement)
 
 
 def is_plain(model: type[Any]) -> bool:
-    """Say whether rows of ``model`` can be inserted without making instances first."""
-    return _plain(cast("Any", model))[0] is not None
+    """Return whether rows of ``model`` can be inserted without making instances first."""
+    return _columns_of(cast("Any", model)).names is not None
 
 
-class Insertion(NamedTuple):
-    """How a row with values for certain columns is inserted: ``unless_none`` are those that None leaves out."""
+class _Insertion(NamedTuple):
+    """How rows with values for certain columns are inserted. None in a column of ``with_default`` stands for no value."""
 
-    kind: Insert
-    unless_none: tuple[str, ...]
+    insert: Insert
+    with_default: tuple[str, ...]
 
 
-@lru_cache(MAX_KEY_SETS)
-def insertion_of(model: Any, keys: tuple[str, ...]) -> Insertion | None:
-    """Give how rows with values for ``keys`` are inserted; None where that would pass over something of the model's own."""
-    columns, with_default = _plain(model)
-    if not keys or columns is None or not columns.issuperset(keys):
+@lru_cache(MAX_STATEMENTS)
+def _insertion_of(model: Any, names: tuple[str, ...]) -> _Insertion | None:
+    """Return how rows of ``model`` with values for ``names`` are inserted. Return None if that takes instances."""
+    columns = _columns_of(model)
+    if not names or columns.names is None or not columns.names.issuperset(names):
         return None
-    return Insertion(insert_of(model, keys), tuple(key for key in keys if key in with_default))
+    return _Insertion(insert_of(model, names), tuple(name for name in names if name in columns.with_default))
 
 
-@lru_cache(MAX_KEY_SETS)
-def _plain(model: Any) -> tuple[frozenset[str] | None, frozenset[str]]:
-    """Give the names of the columns of ``model``, and of those with a default that cannot tell None from nothing (JSON can).
+class _Columns(NamedTuple):
+    """The columns of a model.
 
-    The former are None where something of the model's own would be passed over: a constructor, validators, listeners,
-    several tables.
+    - ``names``: the names of all columns. None if rows of the model can only be inserted as instances.
+    - ``with_default``: the names of the columns in which None stands for the default. None is a value in a JSON column.
+    """
+
+    names: frozenset[str] | None
+    with_default: frozenset[str]
+
+
+@lru_cache(MAX_STATEMENTS)
+def _columns_of(model: Any) -> _Columns:
+    """Return the columns of ``model``.
+
+    Its rows can only be inserted as instances if it has a constructor, validators, listeners or several tables of its own,
+    which an INSERT of values would not heed.
     """
     mapper = mapper_of(model)
     manager = mapper.class_manager
@@ -71,72 +82,75 @@ def _plain(model: Any) -> tuple[frozenset[str] | None, frozenset[str]]:
         or mapper.polymorphic_on is not None
         or mapper.version_id_col is not None
         or mapper.validators
-        # SQLAlchemy listens once itself.
+        # One of the listeners is SQLAlchemy's own.
         or len(list(manager.dispatch.init)) > 1
         or any(list(getattr(mapper.dispatch, name)) for name in ("before_insert", "after_insert"))
         or any(list(getattr(model, name).dispatch.set) for name in names)
         or any(len(attribute.columns) != 1 for attribute in mapper.column_attrs)
     ):
-        return None, frozenset()
+        return _Columns(None, frozenset())
     with_default = set()
     for attribute in mapper.column_attrs:
         column: Any = attribute.columns[0]
         has_default = column.default is not None or column.server_default is not None or column.primary_key
         if has_default and not column.type.should_evaluate_none:
             with_default.add(attribute.key)
-    return frozenset(names), frozenset(with_default)
+    return _Columns(frozenset(names), frozenset(with_default))
 
 
-def kind_of_insert(model: type[Any], values: dict[str, Any]) -> Insert | None:
-    """Give how a row of ``values`` is inserted, and take those out for which None means nothing; None: it goes by itself.
+def shared_insert(model: type[Any], values: dict[str, Any]) -> Insert | None:
+    """Return the INSERT that a row of ``values`` shares with other rows. Return None if the row is inserted by itself.
 
-    None for a column with a default means what is not given, as it does when SQLAlchemy inserts an instance.
+    Remove None from ``values`` for each column with a default. None stands for no value there, as it does when SQLAlchemy
+    inserts an instance.
     """
     try:
-        insertion = insertion_of(cast("Any", model), tuple(values))
+        insertion = _insertion_of(cast("Any", model), tuple(values))
     except TypeError:
-        # What cannot be hashed is no class.
+        # A class can be hashed, so that this is not a model.
         mapper_of(model)
         raise
     if insertion is None:
         return None
-    if not PLAIN.issuperset(map(type, values.values())) and any(is_expression(value) for value in values.values()):
+    if not PLAIN_TYPES.issuperset(map(type, values.values())) and any(_is_expression(value) for value in values.values()):
         return None
-    left_out = [name for name in insertion.unless_none if values[name] is None]
-    if not left_out:
-        return insertion.kind
-    for name in left_out:
+    empty = [name for name in insertion.with_default if values[name] is None]
+    if not empty:
+        return insertion.insert
+    for name in empty:
         del values[name]
-    return kind_of_insert(model, values)
+    return shared_insert(model, values)
 
 
-def alike(model: type[M], rows: Sequence[Mapping[str, Any] | M]) -> list[dict[str, Any]] | None:
-    """Give ``rows`` as they can be inserted by one statement; None where they are not alike, or not plain."""
+def rows_for_one_insert(model: type[M], rows: Sequence[Mapping[str, Any] | M]) -> list[dict[str, Any]] | None:
+    """Return ``rows`` as one INSERT can take them. Return None if their columns differ, or if one is inserted by itself."""
     kept: list[dict[str, Any]] = []
-    unless_none: tuple[str, ...] = ()
+    with_default: tuple[str, ...] = ()
     for row in rows:
         if (
             kept
             and type(row) is dict
             and row.keys() == kept[0].keys()
-            and PLAIN.issuperset(map(type, row.values()))
-            and not (unless_none and None in [row[name] for name in unless_none])
+            and PLAIN_TYPES.issuperset(map(type, row.values()))
+            and not (with_default and None in [row[name] for name in with_default])
         ):
             kept.append(row)
             continue
         values = dict(row) if isinstance(row, Mapping) else None
-        kind = kind_of_insert(model, values) if values is not None else None
-        if values is None or kind is None or (kept and values.keys() != kept[0].keys()):
+        shared = shared_insert(model, values) if values is not None else None
+        if values is None or shared is None or (kept and values.keys() != kept[0].keys()):
             return None
         if not kept:
-            insertion = insertion_of(cast("Any", model), tuple(values))
-            unless_none = insertion.unless_none if insertion is not None else ()
+            insertion = _insertion_of(cast("Any", model), tuple(values))
+            with_default = insertion.with_default if insertion is not None else ()
         kept.append(values)
     return kept or None
 
 
-async def insert_only(session: AsyncSession, model: type[Any], rows: list[dict[str, Any]], *, alone: bool) -> None:
-    """Insert ``rows``, which have values for the same columns; ``alone`` if the transaction is to hold nothing else."""
+async def insert_without_returning(
+    session: AsyncSession, model: type[Any], rows: list[dict[str, Any]], *, alone: bool
+) -> None:
+    """Insert ``rows``, which have values for the same columns. ``alone`` says that the transaction holds nothing else."""
     if session.get_bind().dialect.name == "postgresql" and await copy_rows(session, model, rows, alone=alone):
         return
     for start in range(0, len(rows), MAX_ROWS):

@@ -1,4 +1,4 @@
-"""INSERT ... ON CONFLICT DO UPDATE for a model."""
+"""INSERT of rows, or UPDATE of the rows that are there already."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import inspect
 from sqlalchemy.dialects import postgresql, sqlite
 
-from core.database.mapping import key_names, sortable
-from core.database.statements.gather import MAX_KEY_SETS, Kind
+from core.database.mapping import sortable
+from core.database.statements.gather import MAX_STATEMENTS, KeyedStatement
 from core.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from sqlalchemy import Column
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -24,37 +24,39 @@ if TYPE_CHECKING:
 _INSERT: dict[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 
 
-def upsert_statement(
-    mapper: Mapper[Any], backend: str, on: Sequence[str] | None, names: Collection[str]
-) -> ReturningInsert[Any]:
-    """Give the statement that inserts rows with values for ``names``, or updates those that equal them in ``on``.
+def upsert_statement(mapper: Mapper[Any], backend: str, on: Sequence[str], names: Collection[str]) -> ReturningInsert[Any]:
+    """Return the INSERT ... ON CONFLICT DO UPDATE ... RETURNING of rows.
 
-    It is run with a list of rows, and returns them. Columns with an ``onupdate`` are updated by it, as in any other UPDATE.
-    Raises ModelError.
+    - ``mapper``: the mapper of the model.
+    - ``backend``: the database, such as "postgresql".
+    - ``on``: the names of columns with a unique constraint. A row that equals the new one in them is updated.
+    - ``names``: the names of the columns for which the rows have values.
+
+    A column with an ``onupdate`` and without a value gets it, as in any other UPDATE. Raise ModelError for a database or a
+    model for which there is no such statement, and for names that it cannot take.
     """
     name = mapper.class_.__qualname__
     if backend not in _INSERT:
         raise ModelError(f"Model.upsert works on PostgreSQL and SQLite, not on {backend}")
     if len(mapper.tables) != 1:
-        raise ModelError(f"Model.upsert works on models of one table; {name} has {len(mapper.tables)}")
+        raise ModelError(f"Model.upsert works on models of one table. {name} has {len(mapper.tables)}")
     columns: dict[str, Column[Any]] = {attribute.key: attribute.columns[0] for attribute in mapper.column_attrs}  # type: ignore[misc]
-    for given in names:
-        if given not in columns:
-            raise ModelError(f"{name}.{given} is not a column; Model.upsert takes columns only")
-    keys = list(key_names(mapper)) if on is None else list(on)
-    for key in keys:
+    for each in names:
+        if each not in columns:
+            raise ModelError(f"{name}.{each} is not a column. Model.upsert takes columns only")
+    for key in on:
         if key not in names:
             raise ModelError(f"Model.upsert({name}) finds the row by {key!r}, which is not among the values")
     insert = _INSERT[backend](mapper.class_)
-    changes = {columns[given].name: insert.excluded[columns[given].name] for given in names if given not in keys}
+    changes = {columns[each].name: insert.excluded[columns[each].name] for each in names if each not in on}
     for key, column in columns.items():
         if column.onupdate is not None and key not in names:
             changes[column.name] = _onupdate(column)
     if not changes:
         # DO NOTHING would return no row.
-        changes = {columns[keys[0]].name: insert.excluded[columns[keys[0]].name]}
+        changes = {columns[on[0]].name: insert.excluded[columns[on[0]].name]}
     statement: ReturningInsert[Any] = insert.on_conflict_do_update(
-        index_elements=[columns[key].name for key in keys], set_=changes
+        index_elements=[columns[key].name for key in on], set_=changes
     ).returning(mapper.class_)
     return statement
 
@@ -64,50 +66,53 @@ def _onupdate(column: Column[Any]) -> Any:
     return default.arg(None) if default.is_callable else default.arg
 
 
-class Upsert(Kind):
-    """INSERT ... ON CONFLICT DO UPDATE of rows that have values for the same columns, sorted by what they are found by."""
+class Upsert(KeyedStatement):
+    """INSERT ... ON CONFLICT DO UPDATE. The value of a call is a row: its values by ``names``, the same in all rows.
 
-    __slots__ = ("_hash", "_statement", "keys", "model", "on")
+    The key of a call is its values in the columns ``on``.
+    """
 
-    def __init__(self, model: type[Any], keys: tuple[str, ...], on: tuple[str, ...], backend: str) -> None:
+    __slots__ = ("_hash", "_statement", "model", "names", "on")
+
+    def __init__(self, model: type[Any], names: tuple[str, ...], on: tuple[str, ...], backend: str) -> None:
         self.model = model
-        self.keys = keys
+        self.names = names
         self.on = on
-        self._statement = partial(upsert_statement, inspect(model), backend, on, keys)
-        # Raises now what cannot be.
+        self._statement = partial(upsert_statement, inspect(model), backend, on, names)
+        # The first call raises the errors at once, and not in the gather.
         self._statement()
-        self._hash = hash((model, keys, on))
+        self._hash = hash((model, names, on))
 
     def __hash__(self) -> int:
         return self._hash
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Upsert) and (other.model, other.keys, other.on) == (self.model, self.keys, self.on)
+        return isinstance(other, Upsert) and (other.model, other.names, other.on) == (self.model, self.names, self.on)
 
-    def apart(self, value: Any) -> Hashable:
-        """Keep rows with the same key apart: a statement must not touch a row twice."""
+    def key(self, value: Any) -> tuple[Any, ...]:
+        """Return the values by which the row is found, since a statement must not change a row twice."""
         return tuple(value[name] for name in self.on)
 
-    def order(self, values: Sequence[Any]) -> list[int]:
-        """Sorted by key: two workers that upsert the same rows in different orders would deadlock."""
+    def order(self, values: Sequence[Any]) -> Sequence[int]:
+        """Return the order of the keys. Workers that upsert the same rows in different orders would deadlock."""
         return sorted(range(len(values)), key=lambda index: [sortable(values[index][name]) for name in self.on])
 
     async def run(self, session: AsyncSession, values: Sequence[Mapping[str, Any]]) -> Sequence[Any]:
-        """Insert or update the rows, and give them as instances."""
+        """Insert or update the rows. Return them as instances."""
         options = {"populate_existing": True}
         statement = self._statement()
         found = {}
         for row in await session.scalars(statement, list(values), execution_options=options):
             found[tuple(getattr(row, name) for name in self.on)] = row
-        rows = [found.get(tuple(value[name] for name in self.on)) for value in values]
+        rows = [found.get(self.key(value)) for value in values]
         for index, row in enumerate(rows):
             if row is None:
-                # The database takes some keys for equal that Python does not, "1" and 1 for instance.
+                # Some keys are equal for the database and not for Python, for instance "1" and 1.
                 rows[index] = (await session.scalars(statement, [values[index]], execution_options=options)).one()
         return rows
 
 
-@lru_cache(MAX_KEY_SETS)
-def upsert_of(model: Any, keys: tuple[str, ...], on: tuple[str, ...], backend: str) -> Upsert:
-    """Give the kind, the same one each time."""
-    return Upsert(model, keys, on, backend)
+@lru_cache(MAX_STATEMENTS)
+def upsert_of(model: Any, names: tuple[str, ...], on: tuple[str, ...], backend: str) -> Upsert:
+    """Return the upsert for rows of ``model`` with values for ``names``, always the same one. Raise ModelError."""
+    return Upsert(model, names, on, backend)

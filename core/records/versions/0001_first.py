@@ -1,4 +1,4 @@
-"""The framework's tables; those that an earlier version made by itself are taken over."""
+"""The framework's tables. Those that an earlier version made without migrations are taken over."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -6,7 +6,7 @@ from alembic import op
 revision = "0001_first"
 down_revision = None
 
-# SQLite numbers rows by itself only for INTEGER, and BIGINT is what PostgreSQL needs in the long run.
+# SQLite numbers rows by itself for INTEGER only. PostgreSQL needs BIGINT in the long run.
 NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 TIME = sa.DateTime(timezone=True)
 
@@ -66,7 +66,7 @@ def upgrade() -> None:
         if_not_exists=True,
     )
     op.create_index("ix_routemq_outbox_client_id_id", "routemq_outbox", ["client_id", "id"], if_not_exists=True)
-    # Databases made before there were migrations have this one in its place.
+    # Databases from before there were migrations have this index in its place.
     op.drop_index("ix_routemq_outbox_client_id", "routemq_outbox", if_exists=True)
     op.create_table(
         "routemq_dedup",

@@ -177,7 +177,7 @@ class AiomqttConnection(Connection):
         paho.on_disconnect = on_disconnect
 
     def _connect_properties(self) -> PahoProperties:
-        properties = PahoProperties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties = PahoProperties(PacketTypes.CONNECT)
         properties.ReceiveMaximum = self._options.receive_maximum
         if not self._options.clean_start:
             properties.SessionExpiryInterval = self._options.session_expiry
@@ -267,7 +267,7 @@ class AiomqttConnection(Connection):
                 for one in subscriptions
             ]
             if identifier is not None:
-                properties = PahoProperties(PacketTypes.SUBSCRIBE)  # type: ignore[no-untyped-call]
+                properties = PahoProperties(PacketTypes.SUBSCRIBE)
                 properties.SubscriptionIdentifier = identifier
         else:
             topics = [(one.topic_filter, one.qos) for one in subscriptions]

@@ -32,7 +32,7 @@ def from_paho(properties: PahoProperties) -> Properties | None:
 
 def to_paho(properties: Properties) -> PahoProperties:
     """Return ``properties`` as paho takes them. Raise ValueError for a name that a sender cannot set."""
-    told = PahoProperties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    told = PahoProperties(PacketTypes.PUBLISH)
     for name, value in properties.items():
         if name == "user_property":
             told.UserProperty = [tuple(pair) for pair in cast("Any", value)]

@@ -93,6 +93,11 @@ class MemoryBroker:
             return found, False
         return found, True
 
+    def filters(self, client_id: str) -> set[str]:
+        """Return the topic filters that the client ``client_id`` is subscribed to; none where it has no session."""
+        session = self._sessions.get(client_id)
+        return set() if session is None else set(session.subscriptions)
+
     def subscribe(self, session: _MemorySession, subscription: Subscription) -> None:
         """Subscribe, and send the retained messages if the subscription is new."""
         check_filter(subscription.topic_filter)

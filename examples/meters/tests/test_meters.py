@@ -1,4 +1,4 @@
-"""The meters' service, from what a meter sends to rows, and from an operator to a meter and back."""
+"""What meters send becomes rows, and an operator's order reaches a meter and is answered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Alembic runs this file for each of its commands; what it is to do comes with the configuration."""
+"""The environment that Alembic runs for each command. The configuration has the function that does the work."""
 
 from alembic import context
 

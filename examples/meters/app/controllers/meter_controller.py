@@ -18,7 +18,7 @@ from core.request import request
 
 KEEP = timedelta(days=365)
 TIMEOUT = 2.0
-"""Seconds that a meter is given to switch its relay."""
+"""Seconds that a meter may take to switch its relay."""
 
 
 class MeterController(Controller):
@@ -29,7 +29,7 @@ class MeterController(Controller):
         await Model.create(Reading, serial=serial, **reading.model_dump())
 
     async def switch(self, context: Context[Switch]) -> dict[str, Any]:
-        """Have a meter switch its relay, and answer with what it says."""
+        """Let a meter switch its relay, and answer with the state that it reports."""
         serial, wanted = context["params"]["serial"], context["payload"].relay
         answer = await request(f"meters/{serial}/commands", {"relay": wanted}, timeout=TIMEOUT)
         await Model.upsert(Meter, on=["serial"], serial=serial, relay=answer["relay"])

@@ -1,4 +1,4 @@
-"""Topics of the meters, and of those who operate them."""
+"""Topics of the meters, and of the people who operate them."""
 
 from __future__ import annotations
 
