@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from core.transport.connection import Connect, Listener, Subscription
 
 MAX_REMEMBERED = 10_000
+"""Publications and packet identifiers that a broker in memory remembers."""
 
 
 class _MemorySession:

@@ -17,7 +17,7 @@ TELL_AFTER = 2.0
 
 
 class Answer(Enum):
-    """What came back for a CONNECT, in words that can stand after "there is"."""
+    """What came back for a CONNECT, in words that can follow "the port is taken by"."""
 
     NOBODY = "nothing that listens"
     BROKER = "an MQTT broker that speaks this version"

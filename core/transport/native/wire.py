@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 BUFFER = 256 * 1024
+"""Bytes of a connection's buffer, for as long as no packet needs more."""
 
 
 class Wire(asyncio.BufferedProtocol):
