@@ -27,7 +27,7 @@ class Passed(Enum):
 
 
 class Middleware:
-    """The parent of your middleware. Give it to a router, a group or a route, the outermost first.
+    """The parent of your middleware. It is given to a router, a group or a route. Of several, the first is the outermost.
 
     ``handle`` runs in the place of the handler. It may:
 
@@ -52,7 +52,7 @@ MiddlewareLike = Middleware | type[Middleware] | Callable[[Any, Handler], Awaita
 def fold(handler: Handler, middleware: Sequence[MiddlewareLike]) -> Handler:
     """Return one callable that runs ``handler`` within ``middleware``, the first outermost.
 
-    Raise RouteError for middleware that cannot be made, or that is none.
+    Raise RouteError for a class that cannot be made without arguments, and for anything that is not middleware.
     """
     for around in reversed(middleware):
         handler = _within(_callable(around), handler)

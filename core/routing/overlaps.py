@@ -38,10 +38,10 @@ class _Node:
 
 
 def overlapping(topic_filters: Iterable[str]) -> set[str]:
-    """Return the filters that have a topic in common with another one (MQTT 5, 4.7). None of them covers another.
+    """Return the filters that have a topic in common with another one (MQTT 5, 4.7).
 
-    The walk through the tree of filters follows pairs of branches that take the same levels. So filters that have nothing
-    in common cost no more than one look at each.
+    No filter in ``topic_filters`` may cover another. The walk through the tree of filters follows pairs of branches that
+    take the same levels. So filters that have nothing in common cost no more than one look at each.
     """
     root = _Node()
     for topic_filter in topic_filters:

@@ -85,7 +85,7 @@ def make_route(
     - ``given``: the options of the route, its groups and its router.
     - ``defined_at``: where it was registered, as "app/routers/devices.py:12".
 
-    Raise RouteError for options or handlers that cannot be.
+    Raise RouteError for an option, a handler or middleware that cannot be used.
     """
     where = f"route {pattern.text!r} at {defined_at}"
     known = [field.name for field in fields(RouteOptions)]
@@ -133,7 +133,7 @@ def make_route(
 def _reply_topic(reply: str | None, pattern: Pattern, where: str) -> Callable[[Mapping[str, Any]], str] | None:
     """Return a function that makes the topic of a reply from the parameters of the message it answers.
 
-    Return None where the route has no ``reply``. Raise RouteError for one that cannot be.
+    Return None where the route has no ``reply``. Raise RouteError for a ``reply`` that cannot be used.
     """
     if reply is None:
         return None
