@@ -13,19 +13,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
-from sqlalchemy import MetaData, func, select
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy import func, select
 from sqlalchemy.orm.decl_api import DeclarativeAttributeIntercept
 
 from core.database import current
 from core.database import transaction as transactions
+from core.database.base import Base
 from core.database.engine import Database
 from core.database.mapping import check_key, check_names, checked_instance, hashable, key_names, mapper_of, new_instance
+from core.database.page import Page
 from core.database.pool import Pool, PoolOptions
-from core.database.row import to_dict
 from core.database.statements.change import delete_of, update_of
 from core.database.statements.find import find_of
 from core.database.statements.gather import MAX_ROWS
@@ -48,44 +47,6 @@ __all__ = ["Base", "Model", "Page"]
 M = TypeVar("M")
 
 log = logging.getLogger("routemq.database")
-
-
-@dataclass(frozen=True, slots=True)
-class Page(Generic[M]):
-    """One page of rows.
-
-    - ``items``: the rows of this page.
-    - ``total``: the number of rows on all pages.
-    - ``page``: the number of this page. The first page is 1.
-    - ``per_page``: the number of rows that a page has, except for the last one.
-    """
-
-    items: list[M]
-    total: int
-    page: int
-    per_page: int
-
-    @property
-    def total_pages(self) -> int:
-        """The number of pages."""
-        return -(-self.total // self.per_page)
-
-
-class Base(DeclarativeBase):
-    """The parent of models."""
-
-    # SQLite gets the names that PostgreSQL would give, since a migration can only drop what has a name.
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(column_0_label)s",
-            "uq": "%(table_name)s_%(column_0_N_name)s_key",
-            "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
-        }
-    )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the loaded columns by name, as values that JSON can hold. ``core.database.row.to_dict`` lists the forms."""
-        return to_dict(self)
 
 
 class ModelType(DeclarativeAttributeIntercept):
