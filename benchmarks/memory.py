@@ -29,7 +29,12 @@ async def measure(messages: int) -> None:
         await connection.execute(TABLE)
         machine.fresh_broker()
         process, popen = machine.start(system, url)
-        await asyncio.sleep(3)
+        while not await connection.fetchval("SELECT max(id) FROM readings"):
+            # The worker is ready once it stores something.
+            await machine.publish(1)
+            await asyncio.sleep(0.3)
+        await asyncio.sleep(1)
+        await connection.execute("TRUNCATE readings RESTART IDENTITY")
         publishing = asyncio.create_task(machine.publish(messages))
         stored, early, told, began = 0, 0.0, 0, time.monotonic()
         while stored < messages:
