@@ -131,7 +131,7 @@ async def test_poison_costs_itself_alone_and_is_stored_after_the_fix(streaming: 
 
     (folder / "routers" / "numbers.py").write_text(LENIENT + ROUTER.replace('"n/<source>"', '"n/<source>", codec=Lenient()'))
     code, said = await stream.project.command("dead-letters", "replay", "--all")
-    assert (code, said) == (0, f"{len(poisonous):,} replayed, 0 failed again and stay\n")
+    assert (code, said) == (0, f"{len(poisonous):,} replayed and removed, 0 kept after failing again\n")
     assert set(stream.project.rows("SELECT source, number FROM numbers")) == rows | poisonous
     assert stream.project.count("numbers") == found.sent
     assert stream.project.count("routemq_dead_letters") == 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+from tests.support.tcp_server import TcpServer
+
 
 class Proxy:
     """Passes bytes between whoever connects to ``port`` and 127.0.0.1:``target``."""
@@ -13,12 +15,12 @@ class Proxy:
         self._target = target
         self._writers: set[asyncio.StreamWriter] = set()
         self._kept: list[asyncio.StreamWriter] = []
-        self._server: asyncio.Server | None = None
+        self._server = TcpServer(self._serve)
         self.port = 0
 
     async def start(self) -> Proxy:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        await self._server.start()
+        self.port = self._server.port
         return self
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -32,6 +34,8 @@ class Proxy:
             await asyncio.gather(self._pass(reader, other_writer), self._pass(other_reader, writer))
         finally:
             self._writers -= {writer, other_writer}
+            if other_writer not in self._kept:
+                other_writer.transport.abort()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
@@ -59,5 +63,4 @@ class Proxy:
         self.cut()
         for writer in self._kept:
             writer.transport.abort()
-        if self._server is not None:
-            self._server.close()
+        await self._server.stop()

@@ -27,6 +27,7 @@ from core.transport.connection import Connection, Subscription
 from core.transport.options import ConnectOptions
 from tests.support.mosquitto import MOSQUITTO_PUB, Mosquitto, free_pair, require_mosquitto
 from tests.support.recorder import Recorder
+from tests.support.tcp_server import TcpServer, serving
 from tests.support.waiting import until
 from tests.transport.conftest import options
 
@@ -134,11 +135,11 @@ async def test_something_else_on_the_port_is_one_clear_error(answer: bytes, monk
             await reader.read()
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
+    server = await TcpServer(serve).start()
+    port = server.port
     with pytest.raises(StartError, match=f"port {port} of 127.0.0.1 is taken"):
         await EmbeddedBroker(options(f"embedded://127.0.0.1:{port}")).start()
-    server.close()
+    await server.stop()
 
 
 @asynccontextmanager
@@ -153,8 +154,8 @@ async def answering(answer: Callable[[], Awaitable[bytes]]) -> AsyncIterator[int
             await reader.read()
         writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        yield server.sockets[0].getsockname()[1]
+    async with serving(serve) as port:
+        yield port
 
 
 async def test_a_broker_that_is_slow_to_answer_is_waited_for_and_told_of(

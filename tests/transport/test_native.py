@@ -18,6 +18,7 @@ from core.transport.connection import Connection, Subscription
 from core.transport.native.wire import BUFFER, Wire
 from tests.support.mosquitto import Mosquitto
 from tests.support.recorder import Recorder
+from tests.support.tcp_server import TcpServer
 from tests.support.waiting import soon, until
 from tests.transport.conftest import options
 
@@ -32,12 +33,12 @@ class Server:
         self.got = b""
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._server = await TcpServer(self._serve).start()
+        self.port = self._server.port
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._server.close()
+        await self._server.stop()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1000)

@@ -24,6 +24,7 @@ from core.transport.connect import connector
 from core.transport.connection import Connect, Connection, Listener, Subscription
 from tests.support.mosquitto import Mosquitto, free_port
 from tests.support.recorder import Recorder
+from tests.support.tcp_server import TcpServer
 from tests.support.waiting import soon, until
 from tests.transport.conftest import options
 
@@ -198,12 +199,12 @@ async def test_a_session_that_the_broker_gave_to_another_client_is_not_fought_fo
         await reader.read(1000)
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    chosen = options(f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    server = await TcpServer(serve).start()
+    chosen = options(f"mqtt://127.0.0.1:{server.port}")
     task = opened(connector(chosen), address=chosen.address).start(Recorder())
     with pytest.raises(SessionTakenOverError, match="MQTT_CLIENT_ID"):
         await soon(task)
-    server.close()
+    await server.stop()
 
 
 async def test_a_broker_of_an_older_version_is_spoken_to_in_its_own(opened: Opened) -> None:
@@ -221,8 +222,8 @@ async def test_a_broker_of_an_older_version_is_spoken_to_in_its_own(opened: Open
             await reader.read(1000)
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
+    server = await TcpServer(serve).start()
+    port = server.port
     heard = Recorder()
     session = opened(connector(options(f"mqtt://127.0.0.1:{port}")))
     session.start(heard)
@@ -230,7 +231,7 @@ async def test_a_broker_of_an_older_version_is_spoken_to_in_its_own(opened: Open
     assert asked == [5, 4]
     assert heard.connacks[0].version == "3.1.1"
     await session.stop()
-    server.close()
+    await server.stop()
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x20\x7f\xff\xff\xff"])
@@ -240,13 +241,13 @@ async def test_something_else_at_the_address_is_a_clear_error_and_no_hang(answer
         writer.write(answer)
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
+    server = await TcpServer(serve).start()
+    port = server.port
     made = connector(options(f"mqtt://127.0.0.1:{port}", "3.1.1", connect_timeout=1))(Recorder(), 1)
     with pytest.raises((BrokerUnreachableError, BrokerRefusedError), match=f"mqtt://127.0.0.1:{port}"):
         await soon(made.open())
     await made.close()
-    server.close()
+    await server.stop()
 
 
 async def test_a_broker_that_says_nothing_does_not_hang_the_connect() -> None:
@@ -254,13 +255,13 @@ async def test_a_broker_that_says_nothing_does_not_hang_the_connect() -> None:
         await reader.read()
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
+    server = await TcpServer(serve).start()
+    port = server.port
     made = connector(options(f"mqtt://127.0.0.1:{port}", connect_timeout=0.5))(Recorder(), 1)
     with pytest.raises(BrokerUnreachableError, match="no answer to CONNECT"):
         await soon(made.open())
     await made.close()
-    server.close()
+    await server.stop()
 
 
 async def test_a_pause_longer_than_the_keep_alive_keeps_the_connection(tmp_path: Path, opened: Opened, version: str) -> None:
@@ -373,13 +374,13 @@ async def test_a_broker_that_is_slow_is_not_taken_for_one_of_an_older_version() 
         await reader.read(1000)
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
+    server = await TcpServer(serve).start()
+    port = server.port
     made = connector(options(f"mqtt://127.0.0.1:{port}", connect_timeout=60))(Recorder(), 1)
     assert (await made.open()).version == "5"
     assert asked == [5]
     await made.close()
-    server.close()
+    await server.stop()
 
 
 @pytest.mark.parametrize("transport", ["auto", "native"])
