@@ -61,6 +61,7 @@ class Burial:
             first_at=datetime.fromtimestamp(delivery.first_at, UTC),
             last_at=datetime.now(UTC),
             client_id=self._client_id,
+            message_id=delivery.message_id,
         )
 
     def _reason(self, delivery: Delivery, error: BaseException) -> str:

@@ -8,6 +8,7 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, func, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from core.records.dead_letters import Also, DeadLetter, Stored, log
 from core.records.tables import dead_letters
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Select
     from sqlalchemy.ext.asyncio import AsyncConnection
+
+
+_INSERT: dict[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
+
+
+class _StoredBeforeError(Exception):
+    """Leaves the transaction, as the dead letter is stored already."""
 
 
 class DeadLetterTable:
@@ -35,13 +43,21 @@ class DeadLetterTable:
         self._added = 0
 
     async def add(self, dead_letter: DeadLetter, also: Also | None = None) -> None:
-        """Store ``dead_letter`` and commit. ``also`` writes something more in the same transaction."""
-        async with self._begin() as connection:
-            if also is not None:
-                await also(connection)
-            await connection.execute(insert(dead_letters).values(asdict(dead_letter)))
-            if self._added % self._trim_every == 0:
-                await self._trim(connection)
+        """Store ``dead_letter`` and commit. ``also`` writes something more in the same transaction.
+
+        A dead letter of the same message stays alone: it was committed before, and the answer to that got lost.
+        """
+        try:
+            async with self._begin() as connection:
+                # First of all, since its unique index waits for a commit that may still be under way.
+                if (await connection.execute(_insert(connection), asdict(dead_letter))).rowcount == 0:
+                    raise _StoredBeforeError  # noqa: TRY301 - out of the transaction
+                if also is not None:
+                    await also(connection)
+                if self._added % self._trim_every == 0:
+                    await self._trim(connection)
+        except _StoredBeforeError:
+            return
         self._added += 1
 
     async def _trim(self, connection: AsyncConnection) -> None:
@@ -88,6 +104,12 @@ class DeadLetterTable:
         """Remove the dead letters with these numbers. Return how many there were."""
         async with self._begin() as connection:
             return (await connection.execute(delete(dead_letters).where(dead_letters.c.id.in_(list(numbers))))).rowcount
+
+
+def _insert(connection: AsyncConnection) -> Any:
+    """Return the statement that inserts a dead letter, unless its message has one."""
+    own = _INSERT.get(connection.dialect.name)
+    return insert(dead_letters) if own is None else own(dead_letters).on_conflict_do_nothing(index_elements=["message_id"])
 
 
 def _stored(row: Any) -> Stored:

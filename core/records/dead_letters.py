@@ -29,6 +29,8 @@ class DeadLetter:
     - ``first_at``: the time of its first receipt, aware, in UTC.
     - ``last_at``: the time of its last failure, aware, in UTC.
     - ``client_id``: the client identifier of the session that it came from.
+    - ``message_id``: the identifier of the message in its worker. A message has one dead letter. None for letters of before
+      there was one.
     """
 
     topic: str
@@ -44,6 +46,7 @@ class DeadLetter:
     first_at: datetime
     last_at: datetime
     client_id: str
+    message_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

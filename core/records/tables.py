@@ -48,6 +48,7 @@ dead_letters = Table(
     Column("first_at", DateTime(timezone=True), nullable=False),
     Column("last_at", DateTime(timezone=True), nullable=False),
     Column("client_id", Text, nullable=False),
+    Column("message_id", Text, nullable=True, index=True, unique=True),
 )
 
 sessions = Table(

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 from sqlalchemy import text
@@ -16,6 +16,7 @@ from core.database.current import configured
 from core.errors import Reject
 from core.handling import outage
 from core.model import Model
+from core.records.dead_letter_table import DeadLetterTable
 from core.records.tables import metadata
 from core.retry import Retry
 from core.router import Router
@@ -25,7 +26,7 @@ from tests.support.models import Meter, Plain
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 
 @pytest.fixture(autouse=True)
@@ -184,3 +185,43 @@ async def test_a_commit_that_goes_on_after_its_answer_was_lost_is_waited_for(rou
         assert ends(worker) == (5, 0, 5)
         assert not cuts
     assert await serials() == ["0", "1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+async def test_a_dead_letter_whose_commit_goes_on_after_its_answer_was_lost_is_one(
+    router: Router, delivery: Literal["at_least_once", "exactly_once"]
+) -> None:
+    @router.on("t/<n>", delivery=delivery)
+    async def refuse(context: Context[int]) -> None:
+        raise Reject("never")
+
+    await run_sql(
+        "CREATE FUNCTION slow() RETURNS trigger AS $$ BEGIN PERFORM pg_sleep(1); RETURN NULL; END $$ LANGUAGE plpgsql",
+        "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON routemq_dead_letters DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW EXECUTE FUNCTION slow()",
+    )
+    cuts = [True]
+
+    @asynccontextmanager
+    async def losing() -> AsyncIterator[AsyncConnection]:
+        async with configured().begin() as connection:
+            yield connection
+            if cuts:
+                cuts.pop()
+                raw = await connection.get_raw_connection()
+                assert raw.driver_connection is not None
+                asyncio.get_running_loop().call_later(0.2, raw.driver_connection.terminate)
+
+    exactly_once = delivery == "exactly_once"
+    async with running(router, exactly_once=exactly_once, dead_letters=DeadLetterTable(losing, 1000)) as worker:
+        await worker.send("t/1", b"1")
+        await until(lambda: worker.ledger.in_hand == 0, seconds=30)
+        await worker.settled()
+        assert ends(worker) == (0, 1, 1)
+        assert not cuts
+        assert not worker.last_resort.letters
+    async with configured().begin() as connection:
+        rows = await connection.execute(text("SELECT count(*) FROM routemq_dead_letters"))
+        assert rows.scalar_one() == 1
+        records = await connection.execute(text("SELECT count(*) FROM routemq_processed"))
+        assert records.scalar_one() == int(exactly_once)
