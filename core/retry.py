@@ -18,7 +18,8 @@ class Retry:
     - ``most``: seconds that no pause exceeds.
     - ``jitter``: whether a pause is shortened at random, to half of it at the least, so that messages which failed together
       do not come back together.
-    - ``on``: the types of exceptions that are retried.
+    - ``on``: the types of exceptions that are retried. None: all of them, except for those that no waiting heals: KeyError,
+      TypeError, AttributeError, ModelError, and what the database says of the data itself (SQLSTATE 22 and 23).
 
     Raise RouteError for fewer than one attempt, a negative pause, or a factor below 1.
     """
@@ -28,7 +29,7 @@ class Retry:
     factor: float = 4
     most: float = 30
     jitter: bool = True
-    on: type[Exception] | tuple[type[Exception], ...] = Exception
+    on: type[Exception] | tuple[type[Exception], ...] | None = None
 
     def __post_init__(self) -> None:
         if self.attempts < 1:

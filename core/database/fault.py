@@ -5,10 +5,10 @@ from __future__ import annotations
 import sqlite3
 from enum import Enum
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from core.errors import BrokerUnreachableError, CounterUnreachableError, DatabaseUnreachableError
+from core.errors import BrokerUnreachableError, CounterUnreachableError, DatabaseUnreachableError, ModelError
 
 
 class Fault(Enum):
@@ -76,6 +76,8 @@ _MYSQL = {
 # The faults that leave hope for a message, the most hopeful one first. The first one in an exception group decides.
 _HOPEFUL = (Fault.INFRASTRUCTURE, Fault.SETUP, Fault.AGAIN)
 _MAX_DEPTH = 10
+_MISTAKES = (KeyError, TypeError, AttributeError, ModelError)
+"""What a handler raises whose code is wrong."""
 _UNREACHABLE = (DatabaseUnreachableError, PoolTimeoutError, BrokerUnreachableError, CounterUnreachableError)
 
 
@@ -116,3 +118,15 @@ def _of_driver(error: BaseException | None) -> Fault:
     if type(error).__module__.partition(".")[0] in {"pymysql", "aiomysql", "asyncmy"} and error is not None and error.args:
         return _MYSQL.get(error.args[0], Fault.MESSAGE)
     return Fault.MESSAGE
+
+
+def can_heal(error: BaseException) -> bool:
+    """Return whether running a message again may help that failed with ``error`` by its own fault.
+
+    A mistake in the handler's code, and data that the database refuses (SQLSTATE 22 and 23), stay what they are.
+    """
+    if isinstance(error, _MISTAKES):
+        return False
+    if isinstance(error, DBAPIError):
+        return not isinstance(error, DataError | IntegrityError)
+    return error.__cause__ is None or can_heal(error.__cause__)

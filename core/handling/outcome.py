@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from core.database.fault import Fault
+from core.database.fault import Fault, can_heal
 from core.errors import MessageError, NotYet, RetryLater
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def decide(error: BaseException | None, fault: Fault, attempt: int, again: int, 
         return BURY
     if isinstance(error, RetryLater):
         return RetryAfter(max(error.seconds, 0))
-    if isinstance(error, retry.on):
+    if can_heal(error) if retry.on is None else isinstance(error, retry.on):
         return RetryAfter(retry.pause(attempt))
     return BURY
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
 
 from core.database.fault import Fault
-from core.errors import HandlerTimeoutError, PayloadError, Reject, RetryLater, RouteError
+from core.errors import HandlerTimeoutError, ModelError, PayloadError, Reject, RetryLater, RouteError
 from core.handling.outcome import BURY, DONE, MAX_AGAIN, SIT_OUT, Outcome, RetryAfter, decide
 from core.retry import Retry
 
@@ -80,3 +81,20 @@ def test_a_lost_transaction_runs_again_at_once_without_costing_an_attempt() -> N
 def test_a_policy_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(RouteError, match=str(next(iter(wrong)))):
         Retry(**wrong)
+
+
+@pytest.mark.parametrize("error", [KeyError("value"), TypeError(), AttributeError(), ModelError("no column")])
+def test_what_no_waiting_heals_is_not_retried_unless_the_route_says_so(error: Exception) -> None:
+    assert decide(error, Fault.MESSAGE, 1, 0, Retry(attempts=3)) is BURY
+    caused = RuntimeError()
+    caused.__cause__ = error
+    assert decide(caused, Fault.MESSAGE, 1, 0, Retry(attempts=3)) is BURY
+    assert isinstance(decide(error, Fault.MESSAGE, 1, 0, Retry(attempts=3, on=Exception)), RetryAfter)
+    assert isinstance(decide(ValueError(), Fault.MESSAGE, 1, 0, Retry(attempts=3)), RetryAfter)
+
+
+def test_data_that_the_database_refuses_is_not_retried() -> None:
+    for refused in (IntegrityError("INSERT", {}, Exception()), DataError("INSERT", {}, Exception())):
+        assert decide(refused, Fault.MESSAGE, 1, 0, Retry(attempts=3)) is BURY
+    wrong = ProgrammingError("SELECT", {}, Exception())
+    assert isinstance(decide(wrong, Fault.MESSAGE, 1, 0, Retry(attempts=3)), RetryAfter)
