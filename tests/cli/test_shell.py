@@ -102,9 +102,10 @@ async def test_a_failure_ends_a_script_with_1_and_shows_where(project: Projects)
     assert said.count("Traceback") == 1
     assert 'File "<shell>", line 2' in said
     assert said.splitlines()[-1] == "KeyError: 'value'"
+    assert "now a dead letter: KeyError" in said
     code, said = await run(one, 'await send("things/a", b"{")\n')
     assert (code, "now a dead letter: PayloadError" in said) == (1, True)
-    assert one.count("routemq_dead_letters") == 1
+    assert one.count("routemq_dead_letters") == 2
     code, said = await run(one, "print('before')\nx = (\n")
     assert (code, "SyntaxError" in said, "before" in said) == (1, True, False)
     assert await run(one, "raise SystemExit(7)") == (7, "")

@@ -88,6 +88,7 @@ async def test_from_a_new_column_to_a_rollback(project: Projects) -> None:
         ["pending", "0002_where_things_are"],
         ["routemq"],
         ["done", "0001_first"],
+        ["done", "0002_dead_letters_once"],
     ]
 
 
