@@ -195,7 +195,7 @@ async def test_a_session_that_a_handler_leaves_open_holds_up_nobody(router: Rout
 
 
 async def test_a_handler_that_hangs_costs_itself_alone(router: Router) -> None:
-    @router.on("t/<n>", delivery="exactly_once", timeout=0.1, retry=Retry(attempts=1))
+    @router.on("t/<n>", delivery="exactly_once", timeout=1, retry=Retry(attempts=1))
     async def store(context: Context[Any]) -> None:
         await Model.create(Meter, serial=context["params"]["n"])
         if context["params"]["n"] == "3":

@@ -161,7 +161,7 @@ async def test_devices_answer_requests_of_handlers() -> None:
 
     @router.on("ask/<who>")
     async def ask(context: Context[Any]) -> Any:
-        answer = await request(f"devices/{context['params']['who']}/commands", context["payload"], timeout=0.3)
+        answer = await request(f"devices/{context['params']['who']}/commands", context["payload"], timeout=1)
         old = await request("old/commands", {}, reply="old/answers", timeout=5)
         await publish("told", [answer, old])
         return answer["seen"]
