@@ -27,7 +27,7 @@ from core.database.pool import PoolOptions
 from core.errors import SettingsError, TopicError, mask
 from core.mqtt.topics import check_topic
 from core.retry import Retry
-from core.transport.options import ConnectOptions, parse_url
+from core.transport.options import ConnectOptions, largest_packet, parse_url
 
 ENV_FILE = Path(".env")
 CLIENT_ID = "<client_id>"
@@ -299,6 +299,7 @@ class Settings(BaseModel):
             session_expiry=self.mqtt_session_expiry,
             keepalive=self.mqtt_keepalive,
             receive_maximum=self.mqtt_receive_maximum,
+            maximum_packet_size=largest_packet(self.max_payload_bytes),
             ca_file=self.mqtt_ca_file,
             cert_file=self.mqtt_cert_file,
             key_file=self.mqtt_key_file,

@@ -11,6 +11,7 @@
     |-- TransportError
     |   |-- BrokerUnreachableError
     |   |-- BrokerRefusedError
+    |   |   `-- HungUpError
     |   |-- SessionTakenOverError
     |   |-- ConnectionLostError
     |   `-- RequestTimeoutError (and TimeoutError)
@@ -23,6 +24,8 @@
     |   `-- ModelError
     |-- MessageError
     |   |-- NoRouteError
+    |   |-- MalformedError
+    |   |   `-- PacketTooLargeError
     |   |-- PayloadError
     |   |   `-- SchemaError
     |   `-- Reject
@@ -30,6 +33,7 @@
     |-- NotYet
     |-- BatchError
     |-- ReplyError
+    |-- UnsentError
     |-- HandlerTimeoutError
     `-- ReplayStoppedError
 
@@ -94,6 +98,10 @@ class BrokerRefusedError(TransportError):
         self.reason_code = reason_code
 
 
+class HungUpError(BrokerRefusedError):
+    """The broker closes the connection whenever a certain message is published."""
+
+
 class SessionTakenOverError(TransportError):
     """Another client connected with the same client identifier, and the broker gave the session to it."""
 
@@ -146,6 +154,14 @@ class MessageError(RouteMQError):
 
 class NoRouteError(MessageError):
     """A subscription brought a message whose topic no route takes."""
+
+
+class MalformedError(MessageError):
+    """A message breaks a rule of MQTT that its broker should have enforced."""
+
+
+class PacketTooLargeError(MalformedError):
+    """A message came in a packet so large that only its beginning was kept."""
 
 
 class PayloadError(MessageError):
@@ -203,6 +219,10 @@ class BatchError(RouteMQError):
 
 class ReplyError(RouteMQError):
     """A handler returned something that cannot be the replies of its messages."""
+
+
+class UnsentError(RouteMQError):
+    """The broker does not take a message of the outbox, which becomes a dead letter. ``replay`` publishes it again."""
 
 
 class HandlerTimeoutError(RouteMQError):

@@ -8,8 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
-from core.errors import NoRouteError, RouteError, TopicError
-from core.mqtt.topics import Level, parse, takes
+from core.errors import MalformedError, NoRouteError, RouteError, TopicError, one_line
+from core.mqtt.topics import Level, check_topic, parse, takes
 from core.route import Options, RouteOptions
 from core.routing.registered import Route, make_route
 from core.routing.subscriptions import subscriptions_of
@@ -185,7 +185,8 @@ class Router:
     def match(self, topic: str) -> Match:
         """Return the first registered route that takes ``topic``.
 
-        Raise NoRouteError where there is none. It says which route came nearest.
+        Raise NoRouteError where there is none. It says which route came nearest. Raise MalformedError where no message may
+        have such a topic.
         """
         found = self._root._find(topic)
         if found is None:
@@ -198,7 +199,11 @@ class Router:
         pattern = self._root._tree.near(topic)
         return next((route for route in self._root._routes if route.pattern is pattern), None)
 
-    def _why_none(self, topic: str) -> NoRouteError:
+    def _why_none(self, topic: str) -> NoRouteError | MalformedError:
+        try:
+            check_topic(topic)
+        except TopicError as error:
+            return MalformedError(f"the broker should not have sent the message: {one_line(error, name=False)}")
         nearest = self.nearest(topic)
         shown = topic if len(topic) <= 200 else topic[:200] + "..."
         if nearest is None:

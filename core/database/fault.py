@@ -8,7 +8,13 @@ from enum import Enum
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from core.errors import BrokerUnreachableError, CounterUnreachableError, DatabaseUnreachableError, ModelError
+from core.errors import (
+    BrokerUnreachableError,
+    CounterUnreachableError,
+    DatabaseUnreachableError,
+    HungUpError,
+    ModelError,
+)
 
 
 class Fault(Enum):
@@ -76,8 +82,8 @@ _MYSQL = {
 # The faults that leave hope for a message, the most hopeful one first. The first one in an exception group decides.
 _HOPEFUL = (Fault.INFRASTRUCTURE, Fault.SETUP, Fault.AGAIN)
 _MAX_DEPTH = 10
-_MISTAKES = (KeyError, TypeError, AttributeError, ModelError)
-"""What a handler raises whose code is wrong."""
+_FINAL = (KeyError, TypeError, AttributeError, ModelError, HungUpError)
+"""What no waiting heals: mistakes in the code of a handler, and what the broker hangs up on."""
 _UNREACHABLE = (DatabaseUnreachableError, PoolTimeoutError, BrokerUnreachableError, CounterUnreachableError)
 
 
@@ -123,9 +129,10 @@ def _of_driver(error: BaseException | None) -> Fault:
 def can_heal(error: BaseException) -> bool:
     """Return whether running a message again may help that failed with ``error`` by its own fault.
 
-    A mistake in the handler's code, and data that the database refuses (SQLSTATE 22 and 23), stay what they are.
+    A mistake in the handler's code, data that the database refuses (SQLSTATE 22 and 23), and a message that the broker hangs
+    up on, stay what they are.
     """
-    if isinstance(error, _MISTAKES):
+    if isinstance(error, _FINAL):
         return False
     if isinstance(error, DBAPIError):
         return not isinstance(error, DataError | IntegrityError)

@@ -103,14 +103,15 @@ class Engine:
         self._options = options
         self.ledger = Ledger()
         acknowledgements = Acknowledgements(options.link.acknowledge)
+        burial = Burial(options.dead_letters, options.last_resort, options.client_id, options.limits)
         self.dispatch = Dispatch(
             Runner(options.outgoing, options.timeout, options.limits),
-            Burial(options.dead_letters, options.last_resort, options.client_id, options.limits),
+            burial,
             options.retry,
             options.clock,
             options.observer,
         )
-        self.exactly_once = _exactly_once(options)
+        self.exactly_once = _exactly_once(options, burial)
         self.consumer = Consumer(
             options.router,
             self.dispatch,
@@ -169,7 +170,7 @@ class Engine:
         await self.exactly_once.outbox.stop()
 
 
-def _exactly_once(options: EngineOptions) -> ExactlyOnce | None:
+def _exactly_once(options: EngineOptions, burial: Burial) -> ExactlyOnce | None:
     """Return what exactly-once routes need. None where there are no such routes."""
     route = next((route for route in options.router.routes if route.options.delivery == "exactly_once"), None)
     if route is None:
@@ -183,7 +184,7 @@ def _exactly_once(options: EngineOptions) -> ExactlyOnce | None:
     return ExactlyOnce(
         database.writing,
         Packets(database.begin, options.client_id, options.broker),
-        Outbox(database.begin, options.outgoing, options.client_id),
+        Outbox(database.begin, options.outgoing, burial.store, options.client_id),
         options.client_id,
         options.dedup_keep,
     )

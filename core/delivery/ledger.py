@@ -42,7 +42,7 @@ class Ledger:
 
     @property
     def failed(self) -> int:
-        """Messages of ``at_most_once`` routes whose handler raised."""
+        """Messages of ``at_most_once`` routes whose handler raised, and malformed messages at QoS 0."""
         return self._ends[End.FAILED]
 
     @property

@@ -47,7 +47,8 @@ class Burial:
         if delivery.refused is None and error.__traceback__ is not None:
             frames = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:].replace("\0", "\\x00")
         return DeadLetter(
-            topic=message.topic,
+            # PostgreSQL's text cannot hold a NUL, which a broker that does not check lets through.
+            topic=message.topic.replace("\0", "\\x00"),
             body=message.body,
             qos=message.qos,
             retain=message.retain,

@@ -7,7 +7,7 @@ from itertools import count
 from time import time
 from typing import TYPE_CHECKING, Any
 
-from core.errors import MessageError, NoRouteError
+from core.errors import MalformedError, MessageError, NoRouteError
 
 if TYPE_CHECKING:
     from core.handling.end import End
@@ -28,7 +28,8 @@ class Delivery:
     - ``message_id``: an identifier that no other message has, in this process or any other.
     - ``route``: the route that takes it. None where no route does.
     - ``params``: the topic's parameters.
-    - ``refused``: why the message must not run: no route takes it, or its ordering key cannot be made. None otherwise.
+    - ``refused``: why the message must not run: it is malformed, no route takes it, or its ordering key cannot be made.
+      None otherwise.
     - ``nearest``: where no route takes it, the route that would if the converters of its parameters took everything.
     - ``attempt``: the number of its latest run, counted from 1.
     - ``again``: how often the database has asked for its transaction again.
@@ -83,8 +84,12 @@ class Delivery:
 
 def routed(router: Router, message: Message) -> Delivery:
     """Return ``message`` with the route that takes it, or with the reason why none does."""
+    if message.fault is not None:
+        return Delivery(message, None, {}, message.fault)
     try:
         route, params = router.match(message.topic)
     except NoRouteError as error:
         return Delivery(message, None, {}, error, router.nearest(message.topic))
+    except MalformedError as error:
+        return Delivery(message, None, {}, error)
     return Delivery(message, route, params)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from core.database.fault import Fault, fault_of
-from core.errors import HandlerTimeoutError, NotYet
+from core.errors import HandlerTimeoutError, MalformedError, NotYet
 from core.handling.end import End
 from core.handling.failure_log import FailureLog
 from core.handling.outage import Outage
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from core.runtime.clock import Clock
 
 log = logging.getLogger("routemq.delivery")
+
 
 _ENDS = {Passed.DUPLICATE: End.DEDUPLICATED, Passed.DROPPED: End.DROPPED}
 
@@ -135,8 +136,9 @@ class Dispatch:
     async def _bury(self, delivery: Delivery, error: BaseException, alone: Alone | None) -> None:
         """Store ``delivery`` as a dead letter. Wait out an outage of the storage."""
         self.outage.leave(delivery)
-        if delivery.route is not None and delivery.route.options.delivery == "at_most_once":
-            self.failures.failed(delivery, error, "is dropped, because its route is at_most_once")
+        dropped = _why_dropped(delivery, error)
+        if dropped is not None:
+            self.failures.failed(delivery, error, f"is dropped, because {dropped}")
             delivery.end = End.FAILED
             await self._tell(delivery, error)
             return
@@ -169,3 +171,12 @@ class Dispatch:
         """Stop the clocks. Log how many failures were not logged one by one."""
         self.runner.stop()
         self.failures.close()
+
+
+def _why_dropped(delivery: Delivery, error: BaseException) -> str | None:
+    """Return why a message that failed for good does not become a dead letter. None for one that does."""
+    if delivery.route is not None and delivery.route.options.delivery == "at_most_once":
+        return "its route is at_most_once"
+    if isinstance(error, MalformedError) and not delivery.message.qos:
+        return "it came at QoS 0"
+    return None

@@ -13,7 +13,7 @@ class End(IntEnum):
     DEAD_LETTERED = 1
     """The message is stored as a dead letter."""
     FAILED = 2
-    """The handler of an ``at_most_once`` route raised. The message is logged and gone, as the route allows."""
+    """The message is logged and gone: the handler of its ``at_most_once`` route raised, or it was malformed, at QoS 0."""
     DEDUPLICATED = 3
     """The message is known already: a redelivery, a copy for another subscription, or a repeated application key."""
     DROPPED = 4

@@ -55,7 +55,7 @@ class Bury:
     """The message is at fault, and no further run is to be made.
 
     - The message: it becomes a dead letter, and may be acknowledged once that is stored. A message of an ``at_most_once``
-      route is logged and dropped instead.
+      route, and a malformed one at QoS 0, is logged and dropped instead.
     - Later messages with its ordering key: the next one runs after that.
     - All other messages: nothing changes.
     """

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from core.database.fault import Fault, fault_of
-from core.errors import ReplayStoppedError, one_line
+from core.errors import PacketTooLargeError, ReplayStoppedError, UnsentError, one_line
 from core.handling.delivery import Delivery, routed
 from core.mqtt.message import Message
+from core.mqtt.publication import Publication
 from core.records.properties import properties_from_json
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ async def run_again(
     """
     tally = Tally()
     async for stored in chosen:
-        error = await runner.run(_delivery(router, stored.letter))
+        error = await _again(router, runner, stored.letter)
         if error is None:
             await dead_letters.remove([stored.id])
             tally.done += 1
@@ -88,9 +89,20 @@ async def run_again(
     return tally
 
 
+async def _again(router: Router, runner: Runner, letter: DeadLetter) -> BaseException | None:
+    """Run the message of ``letter``, or publish it where it was to be published. Return what went wrong, or None."""
+    if letter.error == UnsentError.__name__:
+        properties = properties_from_json(letter.properties)
+        return await runner.publish(Publication(letter.topic, letter.body, letter.qos, letter.retain, properties))
+    return await runner.run(_delivery(router, letter))
+
+
 def _delivery(router: Router, letter: DeadLetter) -> Delivery:
     properties = properties_from_json(letter.properties)
     message = Message(letter.topic, letter.body, letter.qos, 0, 0, properties, retain=letter.retain)
+    if letter.error == PacketTooLargeError.__name__:
+        # Its body is not whole.
+        message.fault = PacketTooLargeError(letter.reason.partition(": ")[2])
     delivery = routed(router, message)
     delivery.first_at = letter.first_at.timestamp()
     delivery.attempt = letter.attempts + 1

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from core.context import Context, Publish
     from core.handling.delivery import Delivery
     from core.middleware import Handler
+    from core.mqtt.publication import Publication
     from core.publisher import Outgoing
     from core.route import Dedup, RouteInfo
     from core.routing.registered import Route
@@ -57,6 +58,14 @@ class Runner:
         call = route.call if route.options.dedup is None else self._once(route, route.options.dedup)
         failed = await self._call(call, context, delivery, route.options.timeout or self._timeout)
         return failed if failed is not None or delivery.value is None else await self._reply(delivery, outgoing)
+
+    async def publish(self, publication: Publication) -> BaseException | None:
+        """Publish once more what the broker did not take. Return what went wrong, or None."""
+        try:
+            await self._outgoing.send(publication)
+        except Exception as error:  # noqa: BLE001 - what the broker refuses costs this message alone
+            return error
+        return None
 
     async def _reply(self, delivery: Delivery, outgoing: Outgoing | None) -> BaseException | None:
         """Send what the handler returned, where somebody asked for it. Return what kept it from being encoded, or None."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    from core.errors import MalformedError
 
 
 class Properties(TypedDict, total=False):
@@ -40,6 +43,7 @@ class Message:
     - ``properties``: None where there are none.
     - ``retain``: whether the broker had retained it.
     - ``dup``: whether the broker may have sent it before.
+    - ``fault``: the rule of MQTT that it breaks. Such a message is not handled. None for one that breaks none.
     """
 
     topic: str
@@ -50,6 +54,7 @@ class Message:
     properties: Properties | None = None
     retain: bool = field(default=False, kw_only=True)
     dup: bool = field(default=False, kw_only=True)
+    fault: MalformedError | None = field(default=None, kw_only=True)
 
     def __repr__(self) -> str:
         return f"<Message {self.topic!r} qos={self.qos} packet_id={self.packet_id} {len(self.body)} bytes>"

@@ -12,14 +12,15 @@ from sqlalchemy import delete, insert, select
 
 from core.codecs.plain import json_ready
 from core.database.fault import Fault, fault_of
-from core.errors import one_line
+from core.errors import UnsentError, one_line
 from core.mqtt.publication import Publication, check_publication
 from core.publisher import Outgoing
+from core.records.dead_letters import DeadLetter
 from core.records.properties import properties_from_json
 from core.records.tables import outbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -41,14 +42,20 @@ class Outbox:
 
     - ``begin``: opens a transaction that commits at its end.
     - ``outgoing``: sends the messages. While there is no connection, it waits for one.
+    - ``bury``: stores the dead letter of a message that the broker does not take.
     - ``client_id``: the client identifier of the worker's session.
     """
 
     def __init__(
-        self, begin: Callable[[], AbstractAsyncContextManager[AsyncConnection]], outgoing: Outgoing, client_id: str
+        self,
+        begin: Callable[[], AbstractAsyncContextManager[AsyncConnection]],
+        outgoing: Outgoing,
+        bury: Callable[[DeadLetter], Awaitable[None]],
+        client_id: str,
     ) -> None:
         self._begin = begin
         self._outgoing = outgoing
+        self._bury = bury
         self._client_id = client_id
         self._wake = asyncio.Event()
         self._flushed = asyncio.Event()
@@ -114,7 +121,33 @@ class Outbox:
                 if fault_of(error) is not Fault.MESSAGE:
                     raise
                 # Kept, it would hold up all messages behind it for ever.
-                log.error("a message of the outbox was refused, and is dropped: %s [topic %s]", one_line(error), row.topic)  # noqa: TRY400
+                await self._bury(self._letter(row, error))
+                log.error(  # noqa: TRY400 - the error says it all
+                    "a message of the outbox was refused, and is now a dead letter: %s [topic %s]",
+                    one_line(error),
+                    row.topic[:200],
+                )
+
+    def _letter(self, row: Any, error: Exception) -> DeadLetter:
+        """Return the dead letter of the message in ``row``, which the broker refused with ``error``."""
+        created_at = row.created_at if row.created_at.tzinfo else row.created_at.replace(tzinfo=UTC)
+        return DeadLetter(
+            topic=row.topic,
+            body=row.body,
+            qos=row.qos,
+            retain=row.retain,
+            properties=row.properties,
+            route=None,
+            error=UnsentError.__name__,
+            reason=f"{UnsentError.__name__}: it could not be published: {one_line(error)}",
+            traceback=None,
+            attempts=1,
+            first_at=created_at,
+            last_at=datetime.now(UTC),
+            client_id=self._client_id,
+            # A process that dies before the row is deleted sends it again, and stores the same letter again.
+            message_id=f"outbox-{row.id}-{created_at.timestamp():.6f}",
+        )
 
 
 class Collected(Outgoing):

@@ -81,7 +81,12 @@ class Tree:
         return child
 
     def find(self, topic: str) -> tuple[int, dict[str, Any]] | None:
-        """Return the number of the first pattern that takes ``topic``, and the topic's parameters. None if there is none."""
+        """Return the number of the first pattern that takes ``topic``, and the topic's parameters. None if there is none.
+
+        No pattern takes what no message may have as its topic (MQTT 5, 4.7.3), whatever the broker lets through.
+        """
+        if not topic or "+" in topic or "#" in topic or "\0" in topic:
+            return None
         levels = topic.split("/")
         number = self._find(levels, convert=True)
         if number is None:

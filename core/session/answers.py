@@ -25,6 +25,8 @@ log = logging.getLogger("routemq.requests")
 
 MAX_WAITING = 1_000
 """Requests under way at once. Further ones wait for their turn, within their own timeout."""
+CORRELATION = 16
+"""Bytes of the correlation data of a request."""
 TELL_EVERY = 60.0
 """Seconds between two log lines about answers that nobody waits for."""
 
@@ -52,8 +54,6 @@ class Answers:
         self._filters = Filters(session)
         self._slots = asyncio.Semaphore(MAX_WAITING)
         self._numbers = count(1)
-        # Whoever used the same response topic before had another word, so that its answers are not taken for ours.
-        self._word = secrets.token_bytes(8)
         self._by_correlation: dict[bytes, asyncio.Future[Message]] = {}
         self._lines: dict[str, _Line] = {}
         self._told_at = 0.0
@@ -82,7 +82,7 @@ class Answers:
         """Acknowledge an answer and hand it to its request."""
         if message.qos:
             self._session.acknowledge([message])
-        waiting = None if message.retain else self._waiting_for(message)
+        waiting = None if message.retain or message.fault is not None else self._waiting_for(message)
         if waiting is not None:
             waiting.set_result(message)
             return
@@ -91,7 +91,11 @@ class Answers:
         if not self._told or now - self._told_at >= TELL_EVERY:
             number, self._told, self._told_at = self.late - self._told, self.late, now
             log.warning(
-                "%d answer%s came late or to no request, the latest on %s", number, "s" * (number != 1), message.topic[:200]
+                "%d answer%s came late, malformed or to no request, the latest on %s%s",
+                number,
+                "s" * (number != 1),
+                message.topic[:200],
+                "" if message.fault is None else f": {message.fault}",
             )
 
     def _waiting_for(self, message: Message) -> asyncio.Future[Message] | None:
@@ -141,7 +145,8 @@ class Answers:
                 f"on which {publication.topic!r} answers: request(..., reply='...')"
             )
         await self._filters.add(Subscription(self._response_topic, 1, retained=False))
-        correlation = self._word + next(self._numbers).to_bytes(8, "big")
+        # Random as a whole, so that whoever knows one cannot guess another and answer in the place of its device.
+        correlation = secrets.token_bytes(CORRELATION)
         told = Properties(**properties, response_topic=self._response_topic, correlation_data=correlation)
         waiting = self._by_correlation[correlation] = asyncio.get_running_loop().create_future()
         try:

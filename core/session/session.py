@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from core.errors import BrokerRefusedError, ConnectionLostError, SessionTakenOverError, TransportError, one_line
 from core.retry import Pauses
+from core.session.publishing import Publishing
 from core.transport.connection import SESSION_TAKEN_OVER
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Session:
         self._stale = tuple(stale)
         self._hold = hold
         self._presence = presence
+        self._publishing = Publishing(self._standing)
         self._telling: asyncio.Task[None] | None = None
         self._listener: Listener | None = None
         self._task: asyncio.Task[None] | None = None
@@ -155,7 +157,8 @@ class Session:
             finally:
                 # A task that is cancelled leaves no socket behind.
                 await asyncio.shield(connection.close())
-            if held > MAX_PAUSE:
+            if held > MAX_PAUSE or (held and self._publishing.searching):
+                # What the broker hangs up on is soon found, by a few connections.
                 pauses.reset()
             if subscribed and not await self._is_held():
                 raise self._taken_over()
@@ -304,17 +307,6 @@ class Session:
         """Publish on the present connection, or wait for one.
 
         At QoS 1 the message is sent again on each next connection until the broker has acknowledged it. At QoS 0 it is sent
-        once. Raise BrokerRefusedError.
+        once. Raise BrokerRefusedError. Raise HungUpError where the broker closes one connection after the other on it.
         """
-        while True:
-            connection = await self._standing()
-            try:
-                await connection.publish(publication)
-            except ConnectionLostError:
-                if publication.qos == 0:
-                    return
-                # The end of a connection is heard of before the session notices. Wait for the next connection.
-                if self._connection is connection:
-                    await asyncio.sleep(0.01)
-            else:
-                return
+        await self._publishing.publish(publication)

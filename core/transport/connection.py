@@ -67,10 +67,16 @@ class Connack:
 
 @dataclass(frozen=True, slots=True)
 class Closure:
-    """Why a connection ended: in words, and the broker's reason code where it sent DISCONNECT (MQTT 5, 3.14.2.1)."""
+    """Why a connection ended.
+
+    - ``reason``: why, in words.
+    - ``reason_code``: the broker's, where it sent DISCONNECT (MQTT 5, 3.14.2.1).
+    - ``hung_up``: whether it was the other side that ended it.
+    """
 
     reason: str
     reason_code: int | None = None
+    hung_up: bool = False
 
 
 class Listener(Protocol):
@@ -136,8 +142,13 @@ class Connection(ABC):
         """Publish. At QoS 1, return when PUBACK has come.
 
         The properties are left out on MQTT 3.1.1, which has none. Raise BrokerRefusedError where the broker does not take
-        the message. Raise ConnectionLostError where the connection ends before PUBACK.
+        the message. Raise ConnectionLostError where the connection ends before PUBACK. Raise NotSentError where it ended
+        before PUBLISH.
         """
+
+    @abstractmethod
+    async def ping(self) -> None:
+        """Send PINGREQ and wait for PINGRESP. Raise ConnectionLostError where the connection ends before."""
 
     @abstractmethod
     def acknowledge(self, packet_ids: Sequence[int]) -> None:

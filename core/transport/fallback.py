@@ -82,6 +82,10 @@ class FallbackConnection(Connection):
         """Publish."""
         await self._chosen.publish(publication)
 
+    async def ping(self) -> None:
+        """Ask for a sign of life."""
+        await self._chosen.ping()
+
     def acknowledge(self, packet_ids: Sequence[int]) -> None:
         """Acknowledge."""
         self._chosen.acknowledge(packet_ids)

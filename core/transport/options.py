@@ -29,6 +29,7 @@ class ConnectOptions:
     - ``session_expiry``: seconds that the broker keeps the session after the connection has ended (MQTT 5, 3.1.2.11.2).
     - ``keepalive``: seconds between two packets at the most (MQTT 5, 3.1.2.10).
     - ``receive_maximum``: how many messages the broker may send unacknowledged (MQTT 5, 3.1.2.11.3).
+    - ``maximum_packet_size``: bytes of the largest packet that is read whole (MQTT 5, 3.1.2.11.4).
     - ``ca_file``: the authorities to trust, in PEM. Without it, the system's are trusted.
     - ``cert_file``, ``key_file``, ``key_password``: the client's certificate and key, in PEM.
     - ``tls_verify``: whether the broker's certificate is checked.
@@ -49,6 +50,7 @@ class ConnectOptions:
     session_expiry: int = 86_400
     keepalive: int = 60
     receive_maximum: int = 1000
+    maximum_packet_size: int = 268_435_455
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
@@ -76,6 +78,15 @@ class ConnectOptions:
         host = f"[{self.host}]" if ":" in self.host else self.host
         scheme = "mqtt" if self.scheme == "embedded" else self.scheme
         return f"{scheme}://{host}:{self.port}" + (self.path if self.websocket else "")
+
+
+def largest_packet(body: int) -> int:
+    """Return the bytes of the largest packet that is read whole, where bodies of ``body`` bytes are accepted.
+
+    A broker drops what is larger without a word (MQTT 5, 3.1.2.11.4). So there is room for bodies that are too large as
+    well, which become dead letters.
+    """
+    return min(2 * body + 131_072, 268_435_455)
 
 
 def parse_url(url: str) -> ConnectOptions:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from core.errors import BrokerRefusedError, BrokerUnreachableError
+from core.errors import BrokerRefusedError, BrokerUnreachableError, ConnectionLostError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +18,10 @@ UNSPECIFIED = 0x80
 
 class NoAnswerError(BrokerUnreachableError):
     """The network connection was made, and no CONNACK came. Perhaps the broker does not speak the version."""
+
+
+class NotSentError(ConnectionLostError):
+    """The connection had ended before the publication was sent."""
 
 
 def refused(reason: str, code: int, options: ConnectOptions) -> BrokerRefusedError:

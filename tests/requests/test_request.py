@@ -51,6 +51,16 @@ async def test_by_mqtt_3_1_1_a_request_without_a_reply_topic_is_refused_at_once(
     assert nothing_is_left(publisher)
 
 
+async def test_correlation_data_cannot_be_guessed(devices: MakeDevices, publishing: Publishing, transport: str) -> None:
+    device = devices()
+    publishing(transport)
+    await asyncio.gather(*(request(f"devices/{n}/commands", {"n": n}, timeout=20) for n in range(100)))
+    told: list[bytes] = [getattr(message.properties, "CorrelationData") for message in device.messages]  # noqa: B009 - paho's
+    assert {len(data) for data in told} == {16}
+    # Each byte takes many values, so that no part of one request's data tells anything of another's.
+    assert min(len({data[place] for data in told}) for place in range(16)) > 40
+
+
 async def test_five_hundred_at_once_each_get_their_own(devices: MakeDevices, publishing: Publishing, transport: str) -> None:
     devices()
     publisher = publishing(transport)

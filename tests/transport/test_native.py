@@ -69,8 +69,10 @@ def publish(topic: str, body: bytes, packet_id: int = 1, **more: Any) -> bytes:
         (b"\x00\x00", 0x81),
         (b"\xff\xff\xff\xff\xff\xff", 0x81),
         (b"\x32\x03\x00\x10a", 0x81),
-        (b"\x32\x06\x00\x02\xff\xfe\x00\x01", 0x81),
-        (publish("", b"x", topic_alias=3), 0x94),
+        # QoS 3, no packet identifier, and a packet identifier of 0 behind a topic that is no text.
+        (b"\x36\x07\x00\x01t\x00\x07\x00x", 0x81),
+        (b"\x32\x03\x00\x01t", 0x81),
+        (b"\x32\x08\x00\x02\xff\xfe\x00\x00\x00x", 0x81),
     ],
 )
 async def test_a_malformed_packet_ends_the_connection_with_its_reason_code(bad: bytes, code: int) -> None:
@@ -97,7 +99,7 @@ async def test_messages_right_behind_connack_come_after_the_connection_was_told_
 def test_packets_are_found_wherever_the_network_cuts_them(bodies: list[bytes], cuts: list[int]) -> None:
     packets: list[mqtt5.PublishPacket] = []
     lost: list[tuple[str, int | None]] = []
-    wire = Wire(packets.append, lambda *why: lost.append(why))
+    wire = Wire(packets.append, lambda *unread: False, lambda *why: lost.append(why), 2**28)
     data = b"".join(publish("t", body, number % 65_535 + 1) for number, body in enumerate(bodies))
     feed(wire, data, cuts)
     assert [packet.payload for packet in packets] == bodies
@@ -120,7 +122,7 @@ def feed(wire: Wire, data: bytes, cuts: list[int]) -> None:
 
 def test_a_packet_larger_than_the_buffer_makes_it_grow_for_that_long() -> None:
     packets: list[mqtt5.PublishPacket] = []
-    wire = Wire(packets.append, lambda *why: None)
+    wire = Wire(packets.append, lambda *unread: False, lambda *why: None, 2**28)
     body = b"x" * (3 * BUFFER)
     feed(wire, publish("t", body) + publish("t", b"y"), [10_000])
     assert [packet.payload for packet in packets] == [body, b"y"]

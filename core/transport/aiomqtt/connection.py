@@ -17,6 +17,7 @@ from core.errors import BrokerRefusedError, BrokerUnreachableError, ConnectionLo
 from core.mqtt.message import Message
 from core.mqtt.publication import Publication
 from core.transport.aiomqtt.properties import from_paho, to_paho
+from core.transport.aiomqtt.reading import PahoReading
 from core.transport.aiomqtt.socket import PahoSocket
 from core.transport.connection import (
     MAX_CLOSING,
@@ -27,7 +28,8 @@ from core.transport.connection import (
     Connection,
     packets_of,
 )
-from core.transport.refusal import refused, silent, subscriptions_refused
+from core.transport.refusal import NotSentError, refused, silent, subscriptions_refused
+from core.transport.salvage import aliased, nameless
 from core.transport.tls import tls_context
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
 PUBACK = 0x40
 DISCONNECT = b"\xe0\x00"
+PINGREQ = b"\xc0\x00"
 MAX_ANSWERING = 600.0
 """Seconds to wait for SUBACK and UNSUBACK. What the broker has collected for the session may come before them."""
 
@@ -68,6 +71,8 @@ class AiomqttConnection(Connection):
         self._client: aiomqtt.Client | None = None
         self._paho: PahoClient | None = None
         self._socket: PahoSocket | None = None
+        self._reading: PahoReading | None = None
+        self._pings: list[asyncio.Future[None]] = []
         self._connected = False
         self._closing = False
 
@@ -107,13 +112,14 @@ class AiomqttConnection(Connection):
             max_queued_outgoing_messages=0,
             will=None if will is None else aiomqtt.Will(will.topic, will.body, will.qos, will.retain),
         )
-        # The one private name of aiomqtt that is needed is its paho client. What is called on that is public, but for
-        # two things, which a comment names where they are done.
+        # The one private name of aiomqtt that is needed is its paho client. What is called on that is public, but for what
+        # a comment names where it is done, and for what is in reading.py.
         paho = self._paho = client._client  # noqa: SLF001
         paho.manual_ack_set(on=True)
         paho.on_message = self._on_message
         paho.on_publish = self._on_publish
         self._socket = PahoSocket(paho, keepalive=options.keepalive, websocket=options.websocket, failed=self._fail)
+        self._reading = PahoReading(paho, options, self._number, self._receive, self._socket.went_on, self._answered)
         self._listen(paho, answered)
         entering = asyncio.ensure_future(client.__aenter__())
         try:
@@ -169,9 +175,10 @@ class AiomqttConnection(Connection):
                 cast("Any", aiomqtt_on_disconnect)(paho, userdata, flags, code, properties)
             from_broker = flags.is_disconnect_packet_from_server
             reason = f"the broker says: {code}".lower() if from_broker else "the connection broke"
+            hung_up = from_broker or str(code) == "Unspecified error"
             if not from_broker and str(code) == "Keep alive timeout":
                 reason = f"the broker did not answer a PINGREQ within {self._options.keepalive} s"
-            self._end(Closure(reason, code.value if from_broker else None))
+            self._end(Closure(reason, code.value if from_broker else None, hung_up=hung_up))
 
         paho.on_connect = on_connect
         paho.on_disconnect = on_disconnect
@@ -179,6 +186,7 @@ class AiomqttConnection(Connection):
     def _connect_properties(self) -> PahoProperties:
         properties = PahoProperties(PacketTypes.CONNECT)
         properties.ReceiveMaximum = self._options.receive_maximum
+        properties.MaximumPacketSize = self._options.maximum_packet_size
         if not self._options.clean_start:
             properties.SessionExpiryInterval = self._options.session_expiry
         return properties
@@ -198,23 +206,35 @@ class AiomqttConnection(Connection):
     # -- what comes in -------------------------------------------------------------------------------------------------
 
     def _on_message(self, paho: PahoClient, userdata: object, message: MQTTMessage) -> None:
-        if self._socket is not None:
-            self._socket.went_on()
-        if self._closing:
+        if self._reading is None:
             return
         properties = message.properties
-        self._listener.receive(
-            Message(
-                message.topic,
-                cast("bytes", message.payload),
-                message.qos,
-                message.mid if message.qos else 0,
-                self._number,
-                None if properties is None else from_paho(properties),
-                retain=message.retain,
-                dup=message.dup,
-            )
+        made = Message(
+            message.topic,
+            cast("bytes", message.payload),
+            message.qos,
+            message.mid if message.qos else 0,
+            self._number,
+            None if properties is None else from_paho(properties),
+            retain=message.retain,
+            dup=message.dup,
         )
+        if properties is not None and "TopicAlias" in vars(properties):
+            made.fault = aliased(vars(properties)["TopicAlias"])
+        elif not made.topic:
+            made.fault = nameless()
+        self._reading.came(made)
+
+    def _receive(self, message: Message) -> None:
+        if not self._closing:
+            self._listener.receive(message)
+
+    def _answered(self) -> None:
+        """Tell those who wait for a PINGRESP that it has come."""
+        pings, self._pings = self._pings, []
+        for waiting in pings:
+            if not waiting.done():
+                waiting.set_result(None)
 
     def _on_publish(self, paho: PahoClient, userdata: object, mid: int, code: ReasonCode, properties: object) -> None:
         if self._socket is not None:
@@ -237,10 +257,11 @@ class AiomqttConnection(Connection):
         self._closed.set_result(closure)
         if self._connected:
             self._listener.disconnected()
-        for waiting in self._publishing.values():
+        for waiting in [*self._publishing.values(), *self._pings]:
             if not waiting.done():
                 waiting.set_exception(ConnectionLostError(closure.reason))
         self._publishing.clear()
+        self._pings.clear()
 
     # -- what goes out -------------------------------------------------------------------------------------------------
 
@@ -308,7 +329,7 @@ class AiomqttConnection(Connection):
             )
         async with self._slots:
             if self._closed.done() or self._paho is None:
-                raise ConnectionLostError("the connection is closed")
+                raise NotSentError("the connection is closed")
             told = to_paho(properties) if properties and self._is_5 else None
             info = self._paho.publish(topic, body, qos, retain, told)
             if info.rc != MQTT_ERR_SUCCESS:
@@ -318,6 +339,16 @@ class AiomqttConnection(Connection):
                 await waiting
             finally:
                 self._publishing.pop(info.mid, None)
+
+    async def ping(self) -> None:
+        """Send PINGREQ and wait for its answer."""
+        if self._closed.done() or self._paho is None:
+            raise ConnectionLostError("the connection is closed")
+        # paho has no public way to ask for a sign of life.
+        self._paho._packet_queue(PINGREQ[0], PINGREQ, 0, 0)  # noqa: SLF001
+        waiting: asyncio.Future[None] = self._loop.create_future()
+        self._pings.append(waiting)
+        await waiting
 
     def acknowledge(self, packet_ids: Sequence[int]) -> None:
         """Send the PUBACKs in one write."""

@@ -11,6 +11,7 @@ from core.errors import BrokerUnreachableError, ConnectionLostError
 from core.mqtt.message import Message
 from core.mqtt.topics import check_filter, check_topic, matches
 from core.transport.connection import Closure, Connack, Connection
+from core.transport.refusal import NotSentError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -187,9 +188,15 @@ class MemoryConnection(Connection):
 
     async def publish(self, publication: Publication) -> None:
         """Publish."""
+        if self._closed.done():
+            raise NotSentError("the connection is closed")
         self._standing()
         self._broker.published.append(publication)
         self._broker.publish(publication)
+
+    async def ping(self) -> None:
+        """Return at once, unless the connection has ended."""
+        self._standing()
 
     def acknowledge(self, packet_ids: Sequence[int]) -> None:
         """Forget the messages, and receive more."""

@@ -24,7 +24,8 @@ from core.transport.connection import (
 )
 from core.transport.native.properties import from_packet, to_packet
 from core.transport.native.wire import Wire
-from core.transport.refusal import refused, silent, subscriptions_refused
+from core.transport.refusal import NotSentError, refused, silent, subscriptions_refused
+from core.transport.salvage import aliased, remaining, salvage, salvage_beginning
 from core.transport.tls import tls_context
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class NativeConnection(Connection):
         self._keepalive = options.keepalive
         self._timer: asyncio.TimerHandle | None = None
         self._pinged_at: float | None = None
+        self._pings: list[asyncio.Future[None]] = []
+        self._reads = 0
         self._connected = False
         self._paused = False
         self._closing = False
@@ -98,7 +101,7 @@ class NativeConnection(Connection):
         options = self._options
 
         def make() -> Wire:
-            return Wire(self._packet, self._lost)
+            return Wire(self._packet, self._unread, self._lost, options.maximum_packet_size)
 
         if options.scheme == "unix":
             return await self._loop.create_unix_connection(make, options.path)
@@ -116,6 +119,7 @@ class NativeConnection(Connection):
             keep_alive=options.keepalive,
             session_expiry_interval=0 if options.clean_start else options.session_expiry,
             receive_max=options.receive_maximum,
+            max_packet_size=options.maximum_packet_size,
             will=_will(options.will) if options.will is not None else None,
         ).write()
 
@@ -139,36 +143,50 @@ class NativeConnection(Connection):
             self._answered(packet.packet_id, packet)
         elif type(packet) is mqtt5.PingRespPacket:
             self._pinged_at = None
+            for waiting in self._pings:
+                if not waiting.done():
+                    waiting.set_result(None)
+            self._pings.clear()
         elif isinstance(packet, mqtt5.SubAckPacket | mqtt5.UnsubAckPacket):
             self._answered(packet.packet_id, packet)
         elif isinstance(packet, mqtt5.ConnAckPacket):
             self._connack_came(packet)
         elif isinstance(packet, mqtt5.DisconnectPacket):
-            self._end(Closure(f"the broker says: {_words(packet.reason_code)}", int(packet.reason_code)))
+            self._end(Closure(f"the broker says: {_words(packet.reason_code)}", int(packet.reason_code), hung_up=True))
             self._release()
 
     def _publish_came(self, packet: mqtt5.PublishPacket) -> None:
+        packet_id = packet.packet_id
+        message = Message(
+            packet.topic,
+            packet.payload,
+            0 if packet_id is None else 1,
+            packet_id or 0,
+            self._number,
+            from_packet(packet),
+            retain=packet.retain,
+            dup=packet.duplicate,
+        )
         if packet.topic_alias is not None:
             # None were offered in CONNECT: rumqttd gives one alias to different topics.
-            self._lost(f"the broker used the topic alias {packet.topic_alias}, although CONNECT allowed none", 0x94)
-            return
-        packet_id = packet.packet_id
-        try:
-            message = Message(
-                packet.topic,
-                packet.payload,
-                0 if packet_id is None else 1,
-                packet_id or 0,
-                self._number,
-                from_packet(packet),
-                retain=packet.retain,
-                dup=packet.duplicate,
-            )
-        except UnicodeDecodeError as error:
-            # The codec decodes text when it is asked for.
-            self._lost(f"a packet could not be read: {one_line(error, name=False)}", 0x81)
-            return
+            message.fault = aliased(packet.topic_alias)
         self._receive(message)
+
+    def _unread(self, data: bytes, why: str | int) -> bool:
+        """Hand on what can be read of a PUBLISH that breaks a rule. Return whether its packet identifier can be read."""
+        sizes = remaining(memoryview(data))
+        assert sizes is not None  # noqa: S101 - the wire has found where the packet ends
+        rest = data[sizes[0] :]
+        if isinstance(why, str):
+            message = salvage(data[0], rest, version="5", connection=self._number, why=why)
+        else:
+            most = self._options.maximum_packet_size
+            message = salvage_beginning(data[0], rest, why, most, version="5", connection=self._number)
+        if message is None or not self._connected:
+            return False
+        if not self._closing:
+            self._receive(message)
+        return True
 
     def _connack_came(self, packet: mqtt5.ConnAckPacket) -> None:
         if self._connack.done():
@@ -198,8 +216,10 @@ class NativeConnection(Connection):
     def _keep_alive(self) -> None:
         """Send PINGREQ twice in a keep-alive. Its answer cannot be read while reading is paused."""
         now = self._loop.time()
-        if self._paused:
-            self._pinged_at = None
+        reads = 0 if self._wire is None else self._wire.reads
+        if self._paused or reads != self._reads:
+            # A PINGRESP may stand behind a packet that takes longer than the keep-alive.
+            self._pinged_at, self._reads = None, reads
         elif self._pinged_at is not None and now - self._pinged_at >= self._keepalive:
             self._end(Closure(f"the broker did not answer a PINGREQ within {self._keepalive} s"))
             self._release()
@@ -266,6 +286,8 @@ class NativeConnection(Connection):
             wire = self._wire
             if wire is not None and not wire.writable.is_set():
                 await wire.writable.wait()
+            if self._closed.done() or self._closing:
+                raise NotSentError("the connection is closed")
             if qos == 0:
                 self._write(self._checked(topic, mqtt5.PublishPacket(topic, body, retain=retain, **options).write()))
                 return
@@ -313,6 +335,13 @@ class NativeConnection(Connection):
             raise ConnectionLostError("the connection is closed")
         self._transport.write(data)
 
+    async def ping(self) -> None:
+        """Send PINGREQ and wait for its answer."""
+        self._write(_PINGREQ)
+        waiting: asyncio.Future[None] = self._loop.create_future()
+        self._pings.append(waiting)
+        await waiting
+
     def acknowledge(self, packet_ids: Sequence[int]) -> None:
         """Send the PUBACKs in one write."""
         if packet_ids and self._transport is not None and not self._closed.done() and not self._closing:
@@ -331,7 +360,7 @@ class NativeConnection(Connection):
                 self._wire.stopped = True
             self._transport.close()
             return
-        self._end(Closure(reason))
+        self._end(Closure(reason, hung_up=True))
 
     def _end(self, closure: Closure) -> None:
         if self._closed.done():
@@ -345,6 +374,10 @@ class NativeConnection(Connection):
             if not waiting.done():
                 waiting.set_exception(ConnectionLostError(closure.reason))
         self._waiting.clear()
+        for pinged in self._pings:
+            if not pinged.done():
+                pinged.set_exception(ConnectionLostError(closure.reason))
+        self._pings.clear()
 
     async def closed(self) -> Closure:
         """Wait for the end, and return why it came."""
