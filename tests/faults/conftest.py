@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
 
 import pytest
 
+from core.transport.brokers.embedded import EmbeddedBroker
+from core.transport.options import parse_url
 from tests.application.conftest import mosquitto, project, publisher  # noqa: F401 - fixtures
+from tests.support.mosquitto import MOSQUITTO, Mosquitto, free_pair
 from tests.support.postgres import Postgres
 from tests.support.stream import MODEL, ROUTER, SOAK, Account, Stream, ledger
 from tests.support.worker import Projects, Worker
@@ -26,6 +32,39 @@ def own_postgres() -> Iterator[Postgres]:
     server = Postgres()
     yield server
     server.start()
+
+
+class OutlivingBroker(Protocol):
+    """A broker that outlives the worker: ``url`` is what the worker gets."""
+
+    @property
+    def url(self) -> str: ...
+
+
+@dataclass
+class Embedded:
+    """The embedded broker as a process of the test's own, which the worker finds at its URL."""
+
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"embedded://127.0.0.1:{self.port}"
+
+
+@pytest.fixture
+async def broker(tmp_path: Path) -> AsyncIterator[OutlivingBroker]:
+    """Mosquitto, or the embedded broker where Mosquitto is not installed."""
+    if MOSQUITTO is not None or os.environ.get("ROUTEMQ_REQUIRE_MOSQUITTO"):
+        server = Mosquitto(tmp_path / "mosquitto").start()
+        yield server
+        server.stop()
+        return
+    one = Embedded(free_pair())
+    own = EmbeddedBroker(parse_url(one.url))
+    await own.start()
+    yield one
+    await own.stop()
 
 
 class Streaming:
@@ -60,7 +99,8 @@ class Streaming:
         found = await stream.settled()
         assert await worker.stop() == 0, worker.output[-3000:]
         assert ledger(worker)
-        self._record("fault", {"fault": what, "MQTT": self._version, "times": times} | asdict(found))
+        embedded = ", embedded" if stream.broker_url.startswith("embedded") else ""
+        self._record("fault", {"fault": what, "MQTT": self._version + embedded, "times": times} | asdict(found))
         assert found.sent > 100
         assert (found.lost, found.disordered) == (0, 0), f"{found}\n{worker.output[-3000:]}"
         assert repeats or not found.repeated, found

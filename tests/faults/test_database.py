@@ -9,8 +9,7 @@ from typing import Literal
 import psutil
 import pytest
 
-from tests.faults.conftest import Streaming
-from tests.support.mosquitto import Mosquitto
+from tests.faults.conftest import OutlivingBroker, Streaming
 from tests.support.postgres import Postgres
 from tests.support.stream import SOAK, grows
 from tests.support.waiting import until
@@ -21,10 +20,10 @@ AWAY = 10 if SOAK else 2
 
 @pytest.mark.parametrize("how", ["fast", "immediate", "kill"])
 async def test_postgresql_goes_and_comes_back(
-    streaming: Streaming, mosquitto: Mosquitto, own_postgres: Postgres, how: Literal["fast", "immediate", "kill"]
+    streaming: Streaming, broker: OutlivingBroker, own_postgres: Postgres, how: Literal["fast", "immediate", "kill"]
 ) -> None:
     times = 3 if SOAK else 1
-    stream = streaming(mosquitto.url, DATABASE_URL=own_postgres.new_database())
+    stream = streaming(broker.url, DATABASE_URL=own_postgres.new_database())
     worker = await stream.project.start().ready()
     stream.start()
     for _ in range(times):
@@ -41,9 +40,9 @@ async def test_postgresql_goes_and_comes_back(
 
 
 async def test_postgresql_is_not_there_at_the_start(
-    streaming: Streaming, mosquitto: Mosquitto, own_postgres: Postgres
+    streaming: Streaming, broker: OutlivingBroker, own_postgres: Postgres
 ) -> None:
-    stream = streaming(mosquitto.url, DATABASE_URL=own_postgres.new_database())
+    stream = streaming(broker.url, DATABASE_URL=own_postgres.new_database())
     # The session is made by a first run, so that the broker keeps what comes while the second one waits.
     assert await (await stream.project.start().ready()).stop() == 0
     await asyncio.to_thread(own_postgres.stop)
@@ -58,8 +57,8 @@ async def test_postgresql_is_not_there_at_the_start(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the files of another process")
-async def test_a_full_disk_under_sqlite(streaming: Streaming, mosquitto: Mosquitto) -> None:
-    stream = streaming(mosquitto.url, DB_POOL_RECYCLE=1)
+async def test_a_full_disk_under_sqlite(streaming: Streaming, broker: OutlivingBroker) -> None:
+    stream = streaming(broker.url, DB_POOL_RECYCLE=1)
     worker = await stream.project.start().ready()
     process = psutil.Process(worker.process.pid)
     _, hard = process.rlimit(psutil.RLIMIT_FSIZE)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import signal
 
-from tests.faults.conftest import Streaming, a_moment
-from tests.support.mosquitto import Mosquitto
+from tests.faults.conftest import OutlivingBroker, Streaming, a_moment
 from tests.support.postgres import postgres
 from tests.support.stream import MODEL, ROUTER, SOAK, Stream, grows
 from tests.support.waiting import until
 
 
-async def test_killed_at_random_moments(streaming: Streaming, mosquitto: Mosquitto) -> None:
+async def test_killed_at_random_moments(streaming: Streaming, broker: OutlivingBroker) -> None:
     times = 20 if SOAK else 4
-    stream = streaming(mosquitto.url, DATABASE_URL=postgres().new_database())
+    stream = streaming(broker.url, DATABASE_URL=postgres().new_database())
     worker = await stream.project.start().ready()
     stream.start()
     for _ in range(times):
@@ -26,9 +25,9 @@ async def test_killed_at_random_moments(streaming: Streaming, mosquitto: Mosquit
     await streaming.account(stream, worker, "worker killed", times)
 
 
-async def test_stopped_by_sigterm_without_loss_or_repeat(streaming: Streaming, mosquitto: Mosquitto) -> None:
+async def test_stopped_by_sigterm_without_loss_or_repeat(streaming: Streaming, broker: OutlivingBroker) -> None:
     times = 20 if SOAK else 4
-    stream = streaming(mosquitto.url, DATABASE_URL=postgres().new_database())
+    stream = streaming(broker.url, DATABASE_URL=postgres().new_database())
     worker = await stream.project.start().ready()
     stream.start()
     for _ in range(times):
@@ -40,9 +39,9 @@ async def test_stopped_by_sigterm_without_loss_or_repeat(streaming: Streaming, m
     await streaming.account(stream, worker, "worker stopped (SIGTERM)", times, repeats=False)
 
 
-async def test_killed_on_sqlite(streaming: Streaming, mosquitto: Mosquitto) -> None:
+async def test_killed_on_sqlite(streaming: Streaming, broker: OutlivingBroker) -> None:
     times = 20 if SOAK else 3
-    stream = streaming(mosquitto.url)
+    stream = streaming(broker.url)
     worker = await stream.project.start().ready()
     stream.start()
     for _ in range(times):
@@ -53,13 +52,13 @@ async def test_killed_on_sqlite(streaming: Streaming, mosquitto: Mosquitto) -> N
     await streaming.account(stream, worker, "worker killed, SQLite", times)
 
 
-async def test_a_handler_that_never_returns(streaming: Streaming, mosquitto: Mosquitto) -> None:
+async def test_a_handler_that_never_returns(streaming: Streaming, broker: OutlivingBroker) -> None:
     router = ROUTER.replace(
         "    await Model.create",
         '    if context["params"]["source"] == "s3" and context["payload"]["number"] in (2, 5):\n'
         "        await asyncio.Event().wait()\n    await Model.create",
     )
-    stream = streaming(mosquitto.url, router=router, HANDLER_TIMEOUT=1, RETRY_ATTEMPTS=1)
+    stream = streaming(broker.url, router=router, HANDLER_TIMEOUT=1, RETRY_ATTEMPTS=1)
     worker = await stream.project.start().ready()
     stream.start()
     await until(lambda: stream.project.count("routemq_dead_letters") == 2)
@@ -111,10 +110,8 @@ class Lenient:
 """
 
 
-async def test_poison_costs_itself_alone_and_is_stored_after_the_fix(streaming: Streaming, mosquitto: Mosquitto) -> None:
-    stream = streaming(
-        mosquitto.url, router=POISONED.replace("CODEC", ""), RETRY_ATTEMPTS=2, RETRY_FIRST=0.01, kind=Poisoned
-    )
+async def test_poison_costs_itself_alone_and_is_stored_after_the_fix(streaming: Streaming, broker: OutlivingBroker) -> None:
+    stream = streaming(broker.url, router=POISONED.replace("CODEC", ""), RETRY_ATTEMPTS=2, RETRY_FIRST=0.01, kind=Poisoned)
     folder = stream.project.folder / "app"
     (folder / "models" / "number.py").write_text(UNIQUE)
     worker = await stream.project.start().ready()

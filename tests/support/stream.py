@@ -79,8 +79,12 @@ class Stream:
     _paused: bool = False
 
     def start(self) -> Stream:
+        url = parse_url(self.broker_url)
+        if url.scheme == "embedded":
+            # It speaks MQTT 5 on the next port.
+            url = replace(url, scheme="mqtt", port=url.port + (self.version == "5"))
         options = replace(
-            parse_url(self.broker_url),
+            url,
             client_id=f"stream-{next(_names)}",
             clean_start=True,
             version=self.version,
