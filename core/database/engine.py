@@ -74,7 +74,9 @@ class Database:
         # Gathered calls need the rows of an INSERT of many back in the order of their values.
         self.gathers = bool(self.engine.dialect.insert_executemany_returning_sort_by_parameter_order)
         self.writes = Gather(self.writing)
-        self.reads = Gather(self.session)
+        self.reads = Gather(self.reading)
+        # What it has answered so far: transactions that were committed, and reads.
+        self.answers = 0
         self._writers: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
     @asynccontextmanager
@@ -87,11 +89,20 @@ class Database:
         if not self.is_sqlite:
             async with self.session() as session, session.begin():
                 yield session
+            self.answers += 1
             return
         lock = self._writers.setdefault(asyncio.get_running_loop(), asyncio.Lock())
         async with lock, self.session() as session, session.begin():
             await session.connection(execution_options={"routemq_writes": True})
             yield session
+        self.answers += 1
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncSession]:
+        """Open a session for a call that reads."""
+        async with self.session() as session:
+            yield session
+        self.answers += 1
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:

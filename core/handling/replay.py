@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from core.database.fault import Fault, fault_of
+from core.database.fault import fault_of
 from core.errors import ReplayStoppedError, one_line
 from core.handling.delivery import Delivery, routed
+from core.handling.outcome import WAITED_OUT
 from core.mqtt.message import Message
 from core.records.properties import properties_from_json
 
@@ -71,11 +72,11 @@ async def run_again(
     """
     tally = Tally()
     async for stored in chosen:
-        error = await runner.run(_delivery(router, stored.letter))
+        error = await runner.run(delivery_of(router, stored.letter))
         if error is None:
             await dead_letters.remove([stored.id])
             tally.done += 1
-        elif fault_of(error) in {Fault.INFRASTRUCTURE, Fault.SETUP}:
+        elif fault_of(error) in WAITED_OUT:
             raise ReplayStoppedError(
                 f"stopped after {tally.done:,} at dead letter {stored.id}, because the infrastructure failed: "
                 f"{one_line(error)}"
@@ -88,7 +89,8 @@ async def run_again(
     return tally
 
 
-def _delivery(router: Router, letter: DeadLetter) -> Delivery:
+def delivery_of(router: Router, letter: DeadLetter) -> Delivery:
+    """Return the message of ``letter``, with the route that takes it now."""
     properties = properties_from_json(letter.properties)
     message = Message(letter.topic, letter.body, letter.qos, 0, 0, properties, retain=letter.retain)
     delivery = routed(router, message)
