@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("routemq.delivery")
 
+RETRY_SHARE = 4
+"""The part of the window that messages which wait for their next run may hold, while it is full: a quarter."""
 MAX_FLUSHING = 2.0
 """Seconds that a stop waits for what handlers have published in transactions."""
 
@@ -126,13 +128,16 @@ class Engine:
         )
         self.exactly_once = _exactly_once(options)
         self._backlog = Backlog(options.backlog, options.router, self.dispatch, self.exactly_once, self.ledger)
+        window = Window(self.ledger, acknowledgements, options.link, options.receive_maximum)
+        self.dispatch.pauses.share = options.receive_maximum // RETRY_SHARE
+        self.dispatch.pauses.crowded = lambda: window.crowded
         self.consumer = Consumer(
             options.router,
             self.dispatch,
             Intake(
                 self.ledger,
                 acknowledgements,
-                Window(self.ledger, acknowledgements, options.link, options.receive_maximum),
+                window,
                 Copies(options.subscriptions, options.known),
             ),
             self.exactly_once,

@@ -182,7 +182,8 @@ class SharedRuns(ABC):
             self._held[key].append(delivery)
             return
         if key is not None:
-            self._held[key] = deque()
+            behind = self._held[key] = deque()
+            delivery.behind = behind
         task = asyncio.get_running_loop().create_task(self._finish(key, delivery, error), context=self._context.copy())
         self._alone.add(task)
         task.add_done_callback(self._alone.discard)

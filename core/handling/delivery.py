@@ -11,6 +11,8 @@ from core.errors import MessageError, NoRouteError
 from core.retry import Pauses
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from core.handling.end import End
     from core.mqtt.message import Message
     from core.records.packets import Record
@@ -60,6 +62,7 @@ class Delivery:
     - ``first_at``: the time of its first receipt, in seconds since the epoch.
     - ``record``: the record of a transaction whose commit got no answer.
     - ``refusals``: the faults of the infrastructure that it met. None before the first.
+    - ``behind``: the messages that wait behind it, because they have its ordering key.
     - ``stored``: its number on the disk, where it waited for its route. None where it comes from the broker.
     - ``timed_out``: whether its run was cut off at its deadline.
     - ``value``: what the handler returned.
@@ -70,6 +73,7 @@ class Delivery:
     __slots__ = (
         "again",
         "attempt",
+        "behind",
         "end",
         "first_at",
         "message",
@@ -108,6 +112,7 @@ class Delivery:
         self.record: Record | None = None
         self.refusals: Refusals | None = None
         self.stored: int | None = None
+        self.behind: Collection[object] = ()
         self.timed_out = False
         self.value: Any = None
 

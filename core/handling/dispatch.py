@@ -13,6 +13,7 @@ from core.handling.circuit import name_of
 from core.handling.end import End
 from core.handling.failure_log import FailureLog
 from core.handling.outcome import Bury, Done, RetryAfter, decide
+from core.handling.retry_pauses import RetryPauses
 from core.middleware import Passed
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class Dispatch:
         self.failures = FailureLog(logging.getLogger("routemq.delivery.failures"))
         self._burial = burial
         self._retry = retry
+        self.pauses = RetryPauses(clock)
         self._clock = clock
         self._observer = observer
 
@@ -200,7 +202,10 @@ class Dispatch:
             return
         if self._observer is not None:
             self._observer.runs_again(delivery, error, outcome.seconds)
-        await self._clock.sleep(outcome.seconds)
+        if outcome.counts:
+            await self.pauses.wait(delivery, outcome.seconds)
+        else:
+            await self._clock.sleep(outcome.seconds)
 
     async def bury(self, delivery: Delivery, error: BaseException, alone: Alone | None) -> None:
         """Store ``delivery`` as a dead letter. Wait out an outage of the storage.

@@ -307,3 +307,28 @@ async def test_a_route_stands_where_no_more_dead_letters_may_be_stored(
             seen += await letters().remove(gone)
             await asyncio.sleep(0.01)
     assert seen + await letters().count() == 60
+
+
+# -- messages that wait for their next run -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", BOTH)
+async def test_a_device_whose_messages_fail_does_not_take_the_room_of_the_others(
+    database: str, router: Router, how: Delivery
+) -> None:
+    storing(router, how)
+
+    @router.on("bad/<n>", delivery=how, retry=Retry(attempts=3, first=60, jitter=False))
+    async def fail(context: Context[int]) -> None:
+        raise OSError("a service is away")
+
+    async with running(router, exactly_once=True, limit=100) as running_worker:
+        ledger = running_worker.ledger
+        for number in range(200):
+            await running_worker.send("bad/1", b"%d" % number)
+        for number in range(50):
+            await running_worker.send(f"t/{number}", b"%d" % number)
+        await until(lambda: ledger.done == 50, seconds=30)
+        # What is held is what the share allows, and no dead letter more than was needed for that.
+        assert 100 <= ledger.dead_lettered <= 190
+        await running_worker.stop(timeout=0.1)
