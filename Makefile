@@ -14,7 +14,7 @@ help:
 	@echo "make test        run the tests"
 	@echo "make test-quick  run the tests that Python versions differ in most, on SQLite: about a minute"
 	@echo "make coverage    run the tests, and fail below the floor of coverage that pyproject.toml names"
-	@echo "make soak        cause the faults many times over: about half an hour"
+	@echo "make soak        cause the faults many times over, and end with a table of them: about half an hour"
 	@echo "make bench       measure the whole way, beside other systems, and write benchmarks/RESULTS.md"
 	@echo "make check       run ruff, import-linter and mypy"
 	@echo "make clean       remove .venv and what tools have left; storage/ and .env stay"
@@ -35,7 +35,7 @@ coverage: .venv-test
 	$(VENV)/bin/python -m pytest --cov --dist worksteal -n $(PROCESSES)
 
 soak: .venv-test
-	ROUTEMQ_SOAK=1 $(VENV)/bin/python -m pytest tests/faults --timeout 1800 -n $$($(VENV)/bin/python -c 'import os; print(min(os.cpu_count() or 1, 4))')
+	ROUTEMQ_SOAK=1 $(VENV)/bin/python -m pytest tests --timeout 1800 -n $$($(VENV)/bin/python -c 'import os; print(min(os.cpu_count() or 1, 4))')
 
 bench: .venv-test
 	$(VENV)/bin/python -m benchmarks.whole_way

@@ -106,6 +106,8 @@ class Application:
                 outgoing=publisher,
                 dead_letters=storage.dead_letters(settings),
                 last_resort=storage.dead_letter_file(settings),
+                backlog=storage.backlog(settings, options.client_id),
+                breaker_after=settings.breaker_after,
                 database=configured_or_none(),
                 client_id=options.client_id,
                 broker=options.address,

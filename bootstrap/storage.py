@@ -17,12 +17,14 @@ from core.database.engine import Database
 from core.database.fault import Fault, fault_of
 from core.database.migrations import migrate
 from core.database.migrations.history import application_history
+from core.delivery.backlog import Store
 from core.errors import MigrationError, StartError, one_line
 from core.model import Base, Model
 from core.records.dead_letter_file import DeadLetterFile
 from core.records.dead_letter_table import DeadLetterTable
 from core.records.session_hold import SessionFile, SessionTable
 from core.records.tables import OWN
+from core.records.tables import backlog as backlog_table
 from core.retry import Pauses
 
 if TYPE_CHECKING:
@@ -96,14 +98,22 @@ async def own_tables() -> None:
 
 def dead_letter_file(settings: Settings) -> DeadLetterFile:
     """Return the file for dead letters."""
-    return DeadLetterFile(FOLDER / "dead_letters.jsonl", settings.dead_letter_max)
+    return DeadLetterFile(FOLDER / "dead_letters.jsonl", settings.dead_letter_max, settings.dead_letter_max_bytes)
 
 
 def dead_letters(settings: Settings) -> DeadLetterStore:
     """Return the place for dead letters: the table, or the file if there is no database."""
     if Model._is_enabled:
-        return DeadLetterTable(configured().begin, settings.dead_letter_max)
+        return DeadLetterTable(configured().begin, settings.dead_letter_max, settings.dead_letter_max_bytes)
     return dead_letter_file(settings)
+
+
+def backlog(settings: Settings, client_id: str | None) -> Store:
+    """Return the place for messages that wait for their routes: those of the worker ``client_id``, or of all workers."""
+    most, size = settings.dead_letter_max, settings.dead_letter_max_bytes
+    if not Model._is_enabled:
+        return Store(file=DeadLetterFile(FOLDER / "backlog.jsonl", most, size))
+    return Store(DeadLetterTable(configured().begin, most, size, table=backlog_table, client_id=client_id))
 
 
 def sessions() -> SessionStore:

@@ -38,6 +38,7 @@ PREFIXES = (
     "DB_",
     "RETRY_",
     "DEAD_LETTER_",
+    "BREAKER_",
     "DEDUP_",
     "MAX_PAYLOAD_",
     "RATE_LIMIT_",
@@ -177,7 +178,19 @@ class Settings(BaseModel):
     )
     retry_most: float = _setting(30, "The longest pause between two tries, in seconds.", "a number of at least 0", ge=0)
     dead_letter_max: int = _setting(
-        100_000, "How many dead letters are kept. Beyond that, the oldest are deleted.", "a whole number of at least 1", ge=1
+        100_000,
+        "How many dead letters are stored. None is deleted to make room: beyond that, the routes that make more stand.",
+        "a whole number of at least 1",
+        ge=1,
+    )
+    dead_letter_max_bytes: int = _setting(
+        1_073_741_824, "How many bytes of bodies the dead letters may have.", "a whole number of at least 1", ge=1
+    )
+    breaker_after: int = _setting(
+        50,
+        "How many messages of a route have to fail in a row, all in the same way, until the route stands. 0: never.",
+        "a whole number of at least 0",
+        ge=0,
     )
     dedup_keep: float = _setting(
         604_800, "Seconds for which the keys of routes with dedup are remembered.", "a positive number", gt=0

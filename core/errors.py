@@ -35,6 +35,8 @@
     |-- ReplyError
     |-- UnsentError
     |-- HandlerTimeoutError
+    |-- RouteStandsError
+    |-- DeadLettersFullError
     `-- ReplayStoppedError
 
 The message of an error says what was wrong, with which value, and what to do about it, in one line. At the start it is all
@@ -227,6 +229,14 @@ class UnsentError(RouteMQError):
 
 class HandlerTimeoutError(RouteMQError):
     """A handler did not return within the ``timeout`` of its route."""
+
+
+class RouteStandsError(RouteMQError):
+    """A route takes no messages, because all of them fail. They wait on disk until one succeeds."""
+
+
+class DeadLettersFullError(RouteMQError):
+    """There are as many dead letters as may be kept. None is deleted, and no more can be stored."""
 
 
 class ReplayStoppedError(RouteMQError):

@@ -58,6 +58,7 @@ async def doctor(settings: Settings, console: Console) -> int:
         "database": _database,
         "migrations": _migrations,
         "dead letters": _dead_letters,
+        "backlog": _backlog,
         "disk": _disk,
     }
     if settings.rate_limit_url:
@@ -183,6 +184,21 @@ async def _dead_letters(settings: Settings) -> Finding:
     if in_file:
         said += f"; {in_file:,} more that the table refused are in {storage.FOLDER / 'dead_letters.jsonl'}"
     return Finding("warn" if kept or in_file else "ok", said)
+
+
+async def _backlog(settings: Settings) -> Finding:
+    place = storage.backlog(settings, None).place
+    assert place is not None  # noqa: S101 - it is a table or a file
+    waiting = await place.routes()
+    if not waiting:
+        return Finding("ok", "no route stands")
+    told = []
+    for name, count in waiting.items():
+        latest = (await place.latest(most=1, route=name))[0].letter
+        oldest = (await place.read(most=1, route=name))[0].letter
+        since = oldest.last_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        told.append(f"{latest.reason} ({count:,} messages wait since {since})")
+    return Finding("warn", "; ".join(told))
 
 
 async def _disk(settings: Settings) -> Finding:

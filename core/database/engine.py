@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from contextlib import asynccontextmanager, suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 SQLITE_BUSY_TIMEOUT = 10.0
 """Seconds that a statement waits for another connection's transaction on the same SQLite file."""
+SQLITE_PAUSE = 0.01
+"""Seconds until SQLite is asked again for what its busy timeout does not wait for."""
 READ_ONLY = "25006"
 """The SQLSTATE of a statement that writes, on a standby."""
 _CREATE_TABLES_LOCK = 0x526F7574654D51
@@ -70,7 +74,9 @@ class Database:
         # Gathered calls need the rows of an INSERT of many back in the order of their values.
         self.gathers = bool(self.engine.dialect.insert_executemany_returning_sort_by_parameter_order)
         self.writes = Gather(self.writing)
-        self.reads = Gather(self.session)
+        self.reads = Gather(self.reading)
+        # What it has answered so far: transactions that were committed, and reads.
+        self.answers = 0
         self._writers: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
     @asynccontextmanager
@@ -83,11 +89,20 @@ class Database:
         if not self.is_sqlite:
             async with self.session() as session, session.begin():
                 yield session
+            self.answers += 1
             return
         lock = self._writers.setdefault(asyncio.get_running_loop(), asyncio.Lock())
         async with lock, self.session() as session, session.begin():
             await session.connection(execution_options={"routemq_writes": True})
             yield session
+        self.answers += 1
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncSession]:
+        """Open a session for a call that reads."""
+        async with self.session() as session:
+            yield session
+        self.answers += 1
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
@@ -143,6 +158,23 @@ def _throw_away(context: ExceptionContext) -> None:
         context.is_disconnect = True
 
 
+def _write_ahead(connection: Any, cursor: Any) -> None:
+    """Turn on SQLite's write-ahead log, which stays on in the file. Wait for others that do so at the same moment.
+
+    Where two connections to a new file would wait for each other, SQLite refuses this at once, whatever its busy timeout.
+    """
+    until = monotonic() + SQLITE_BUSY_TIMEOUT
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() > until:
+                raise
+            connection.run_async(lambda _: asyncio.sleep(SQLITE_PAUSE))
+        else:
+            return
+
+
 def _listen_sqlite(engine: AsyncEngine) -> None:
     """Begin SQLite's transactions with their first statement, and as a writer (IMMEDIATE) if that statement writes.
 
@@ -155,7 +187,7 @@ def _listen_sqlite(engine: AsyncEngine) -> None:
         connection.isolation_level = None
         cursor = connection.cursor()
         try:
-            cursor.execute("PRAGMA journal_mode=WAL")
+            _write_ahead(connection, cursor)
             cursor.execute("PRAGMA synchronous=NORMAL")
             cursor.execute("PRAGMA foreign_keys=ON")
             cursor.close()

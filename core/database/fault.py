@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from enum import Enum
 
@@ -24,12 +25,15 @@ class Fault(Enum):
     - ``AGAIN``: a transaction lost against another one. It helps to run it again at once.
     - ``INFRASTRUCTURE``: the database, the broker or Redis is away, or the database is full or overloaded. It helps to wait.
     - ``SETUP``: a password is wrong, or a database does not exist. A person has to mend that.
+    - ``SCHEMA``: a table, a column or a privilege is missing. A person has to mend that too, but it stops only those routes
+      that need it.
     """
 
     MESSAGE = "message"
     AGAIN = "again"
     INFRASTRUCTURE = "infrastructure"
     SETUP = "setup"
+    SCHEMA = "schema"
 
 
 # PostgreSQL's error codes, from appendix A of its documentation. Two characters stand for a whole class.
@@ -51,6 +55,10 @@ _SQLSTATES = {
     "40P01": Fault.AGAIN,  # deadlock_detected
     "28": Fault.SETUP,  # invalid authorization
     "3D000": Fault.SETUP,  # invalid_catalog_name: no such database
+    "3F000": Fault.SCHEMA,  # invalid_schema_name
+    "42P01": Fault.SCHEMA,  # undefined_table
+    "42703": Fault.SCHEMA,  # undefined_column
+    "42501": Fault.SCHEMA,  # insufficient_privilege
 }
 # SQLite's primary result codes, https://www.sqlite.org/rescode.html.
 _SQLITE = {
@@ -74,13 +82,20 @@ _MYSQL = {
     1044: Fault.SETUP,
     1045: Fault.SETUP,
     1049: Fault.SETUP,
+    1054: Fault.SCHEMA,
+    1142: Fault.SCHEMA,
+    1143: Fault.SCHEMA,
+    1146: Fault.SCHEMA,
     2002: Fault.INFRASTRUCTURE,
     2003: Fault.INFRASTRUCTURE,
     2006: Fault.INFRASTRUCTURE,
     2013: Fault.INFRASTRUCTURE,
 }
 # The faults that leave hope for a message, the most hopeful one first. The first one in an exception group decides.
-_HOPEFUL = (Fault.INFRASTRUCTURE, Fault.SETUP, Fault.AGAIN)
+_HOPEFUL = (Fault.INFRASTRUCTURE, Fault.SETUP, Fault.SCHEMA, Fault.AGAIN)
+# What SQLite says, by its general code, of a table or a column that is missing.
+_SQLITE_SCHEMA = re.compile(r"no such (table|column)\b|table \S+ has no column named\b")
+_LOCKED = ("55P03", "57014")
 _MAX_DEPTH = 10
 _FINAL = (KeyError, TypeError, AttributeError, ModelError, HungUpError)
 """What no waiting heals: mistakes in the code of a handler, and what the broker hangs up on."""
@@ -120,10 +135,22 @@ def _of_driver(error: BaseException | None) -> Fault:
         code = getattr(error, "sqlite_errorcode", None)
         if code == sqlite3.SQLITE_BUSY_SNAPSHOT:
             return Fault.AGAIN
+        if code == sqlite3.SQLITE_ERROR and _SQLITE_SCHEMA.match(str(error)):
+            return Fault.SCHEMA
         return _SQLITE.get(code & 0xFF, Fault.MESSAGE) if isinstance(code, int) else Fault.MESSAGE
     if type(error).__module__.partition(".")[0] in {"pymysql", "aiomysql", "asyncmy"} and error is not None and error.args:
         return _MYSQL.get(error.args[0], Fault.MESSAGE)
     return Fault.MESSAGE
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Return whether ``error`` says that there is no connection, for which no message can be to blame."""
+    return isinstance(error, _UNREACHABLE) or (error.__cause__ is not None and is_unreachable(error.__cause__))
+
+
+def is_patient(error: BaseException) -> bool:
+    """Return whether ``error`` says that somebody else holds a lock, which ends by itself, however long it takes."""
+    return getattr(getattr(error, "orig", error), "sqlstate", None) in _LOCKED
 
 
 def can_heal(error: BaseException) -> bool:

@@ -34,6 +34,9 @@ class _Batch(SharedRuns):
             refused, error = await self._dispatch.runner.run_many(deliveries)
             fault = Fault.MESSAGE if error is None else fault_of(error)
             if fault in {Fault.INFRASTRUCTURE, Fault.SETUP} and error is not None:
+                if self._doubt.parts(first, error, len(deliveries)):
+                    outage.leave(first)
+                    return Verdict(committed=False, blamed=refused, failure=error)
                 self._uncount(deliveries)
                 await outage.sit_out(first, error)
             elif fault is Fault.AGAIN and (seconds := again_after(first.again)) is not None:
@@ -46,6 +49,10 @@ class _Batch(SharedRuns):
             outage.leave(first)
         else:
             outage.answered(first)
+        if error is not None and fault is Fault.SCHEMA:
+            # It is the route's: each of them waits alone, until the route stands.
+            left = [place for place in range(len(deliveries)) if place not in refused]
+            return Verdict(committed=False, blamed=refused | dict.fromkeys(left, error))
         if error is None:
             return Verdict(committed=True, blamed=refused)
         if isinstance(error, BatchError):
@@ -55,7 +62,7 @@ class _Batch(SharedRuns):
             return Verdict(committed=True, blamed=refused | blamed)
         return Verdict(committed=False, blamed=refused, failure=error)
 
-    async def _deliver(self, delivery: Delivery, error: BaseException) -> None:
+    async def _deliver(self, delivery: Delivery, error: BaseException | None) -> None:
         await self._dispatch.deliver(delivery, error)
 
 

@@ -66,6 +66,7 @@ class Consumer:
         self._acknowledgements = intake.acknowledgements
         self._window = intake.window
         self._copies = intake.copies
+        self._retries = dispatch.pauses
         self._lanes = Lanes(self._deliver)
         self._batches = Batches(dispatch, self._ended)
         self._packets = None if exactly_once is None else exactly_once.packets
@@ -109,6 +110,8 @@ class Consumer:
         else:
             self._lanes.put(key, delivery)
         self._window.take(len(message.body))
+        if self._retries and self._window.crowded:
+            self._retries.make_room()
 
     def _pass_over(self, message: Message) -> None:
         """Acknowledge a message that is not to be handled: a further copy, or one that was committed before."""

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from core.codecs.limits import DEFAULT, Limits
 from core.delivery.acknowledge import Acknowledgements
+from core.delivery.backlog import Backlog, Store
 from core.delivery.consumer import Consumer, Intake
 from core.delivery.ledger import Ledger
 from core.delivery.transactions import ExactlyOnce
 from core.delivery.window import Reading, Window
 from core.errors import StartError
 from core.handling.burial import Burial
+from core.handling.circuit import Circuits
 from core.handling.dispatch import Dispatch
+from core.handling.outage import Outage
 from core.handling.runner import Runner
 from core.periodic import Job, Periodic
 from core.records.claims import ClaimTable
@@ -36,6 +40,10 @@ if TYPE_CHECKING:
     from core.router import Router
     from core.transport.connection import Subscription
 
+log = logging.getLogger("routemq.delivery")
+
+RETRY_SHARE = 4
+"""The part of the window that messages which wait for their next run may hold, while it is full: a quarter."""
 MAX_FLUSHING = 2.0
 """Seconds that a stop waits for what handlers have published in transactions."""
 
@@ -56,6 +64,8 @@ class EngineOptions:
     - ``outgoing``: publishes what handlers publish and return.
     - ``dead_letters``: the place for messages that cannot be handled.
     - ``last_resort``: the place for those that ``dead_letters`` refuses.
+    - ``backlog``: where messages wait for routes that stand. By default nowhere, and no route stands.
+    - ``breaker_after``: how many messages of a route have to fail in a row until it stands. By default 50. 0 is never.
     - ``database``: holds what exactly-once routes and periodic work need. By default there is none.
     - ``client_id``: the client identifier of the session.
     - ``broker``: the address of the session's broker.
@@ -76,6 +86,8 @@ class EngineOptions:
     outgoing: Outgoing
     dead_letters: DeadLetters
     last_resort: DeadLetters
+    backlog: Store = Store()  # noqa: RUF009 - it is frozen
+    breaker_after: int = 50
     database: Database | None = None
     client_id: str
     broker: str
@@ -103,38 +115,48 @@ class Engine:
         self._options = options
         self.ledger = Ledger()
         acknowledgements = Acknowledgements(options.link.acknowledge)
-        burial = Burial(options.dead_letters, options.last_resort, options.client_id, options.limits)
+        database = options.database
+        outage = Outage(log) if database is None else Outage(log, lambda: database.answers)
+        backlog = options.backlog.place
+        burial = Burial(options.dead_letters, options.last_resort, backlog, options.client_id, options.limits)
         self.dispatch = Dispatch(
             Runner(options.outgoing, options.timeout, options.limits),
             burial,
             options.retry,
             options.clock,
+            Circuits(outage, options.breaker_after, stores=backlog is not None),
             options.observer,
         )
         self.exactly_once = _exactly_once(options, burial)
+        self._backlog = Backlog(options.backlog, options.router, self.dispatch, self.exactly_once, self.ledger)
+        window = Window(self.ledger, acknowledgements, options.link, options.receive_maximum)
+        self.dispatch.pauses.share = options.receive_maximum // RETRY_SHARE
+        self.dispatch.pauses.crowded = lambda: window.crowded
         self.consumer = Consumer(
             options.router,
             self.dispatch,
             Intake(
                 self.ledger,
                 acknowledgements,
-                Window(self.ledger, acknowledgements, options.link, options.receive_maximum),
+                window,
                 Copies(options.subscriptions, options.known),
             ),
             self.exactly_once,
         )
-        claims = None if options.database is None else ClaimTable(options.database.begin)
+        claims = None if database is None else ClaimTable(database.begin)
         self.periodic = Periodic(options.jobs, options.clock, claims)
 
     async def load(self) -> None:
-        """Read which messages earlier processes committed. Raise what the database raises."""
+        """Read which messages earlier processes committed, and which wait on disk. Raise what the storage raises."""
         if self.exactly_once is not None:
             await self.exactly_once.packets.load()
+        await self._backlog.load()
 
     def start(self) -> None:
         """Start sending what earlier processes left in the outbox, and start the periodic work."""
         if self.exactly_once is not None:
             self.exactly_once.outbox.start()
+        self._backlog.start()
         self.periodic.start()
 
     async def flushed(self) -> None:
@@ -149,6 +171,7 @@ class Engine:
         broker sends it again.
         """
         await self.periodic.stop()
+        await self._backlog.stop()
         stopping = asyncio.ensure_future(self.consumer.stop(timeout))
         hurried = asyncio.ensure_future(hurry.wait())
         await asyncio.wait([stopping, hurried], return_when=asyncio.FIRST_COMPLETED)

@@ -46,7 +46,9 @@ class Lanes:
     async def _run(self, key: Hashable, waiting: deque[Delivery]) -> None:
         try:
             while waiting:
-                await self._deliver(waiting[0])
+                delivery = waiting[0]
+                delivery.behind = waiting
+                await self._deliver(delivery)
                 waiting.popleft()
         finally:
             del self._waiting[key]

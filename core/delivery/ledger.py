@@ -10,7 +10,7 @@ class Ledger:
 
     Between two turns of the event loop, ``received`` is the sum of all others::
 
-        received = done + dead_lettered + failed + deduplicated + dropped + abandoned + in_hand
+        received = done + dead_lettered + failed + deduplicated + dropped + abandoned + waiting + in_hand
 
     There is a counter for each ``core.handling.end.End``. ``in_hand`` counts the messages that have no end yet.
     """
@@ -59,6 +59,11 @@ class Ledger:
     def abandoned(self) -> int:
         """Messages that a stop cut off, unacknowledged."""
         return self._ends[End.ABANDONED]
+
+    @property
+    def waiting(self) -> int:
+        """Messages that were stored on disk, because their routes stood."""
+        return self._ends[End.WAITING]
 
     @property
     def balanced(self) -> bool:

@@ -8,6 +8,8 @@ from collections import deque
 from contextvars import copy_context
 from typing import TYPE_CHECKING
 
+from core.delivery.doubt import Doubt
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
@@ -80,6 +82,7 @@ class SharedRuns(ABC):
         self._context = copy_context()
         self._waiting: deque[Keyed] = deque()
         self._held: dict[Hashable, deque[Delivery]] = {}
+        self._doubt = Doubt(dispatch.outage)
         self._task: asyncio.Task[None] | None = None
         self._alone: set[asyncio.Task[None]] = set()
 
@@ -108,6 +111,8 @@ class SharedRuns(ABC):
             key, delivery = self._waiting.popleft()
             if key in self._held:
                 self._held[key].append(delivery)
+            elif self._dispatch.circuits.standing and self._dispatch.circuits.of(delivery) is not None:
+                self._run_alone(key, delivery, None)
             elif delivery.refused is not None:
                 delivery.attempt += 1
                 self._run_alone(key, delivery, delivery.refused)
@@ -118,6 +123,7 @@ class SharedRuns(ABC):
     async def _attempt(self, taken: list[Keyed]) -> None:
         """Bring all of ``taken`` to their end, except for those that have to run alone, and those behind them."""
         attempt = _Attempt(taken)
+        self._doubt = Doubt(self._dispatch.outage)
         await self._settle(attempt, range(len(taken)))
         # Only now, behind the earlier ones of their keys, which ran again meanwhile.
         for place in sorted(attempt.apart):
@@ -138,6 +144,7 @@ class SharedRuns(ABC):
                 attempt.put_apart(places[index], error)
             left = [place for index, place in enumerate(places) if index not in verdict.blamed]
             if verdict.committed:
+                self._doubt.passed()
                 for delivery in attempt.deliveries(left):
                     self._dispatch.done(delivery)
                     self._ended(delivery)
@@ -157,27 +164,31 @@ class SharedRuns(ABC):
         """Run ``taken`` together, until they meet no fault of the infrastructure. Return what came of it."""
 
     @abstractmethod
-    async def _deliver(self, delivery: Delivery, error: BaseException) -> None:
-        """Bring ``delivery``, which failed with ``error``, to its end by runs of its own."""
+    async def _deliver(self, delivery: Delivery, error: BaseException | None) -> None:
+        """Bring ``delivery`` to its end by runs of its own. It failed with ``error``, or has not run yet."""
 
     @staticmethod
     def _uncount(deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
             delivery.attempt -= 1
 
-    def _run_alone(self, key: Hashable, delivery: Delivery, error: BaseException) -> None:
-        """Run ``delivery``, which failed with ``error``, alone. Hold back later messages with its key until its end."""
+    def _run_alone(self, key: Hashable, delivery: Delivery, error: BaseException | None) -> None:
+        """Run ``delivery`` alone, which failed with ``error``, or has not run yet.
+
+        Hold back later messages with its key until its end.
+        """
         if key is not None and key in self._held:
             # An earlier message with its key failed too: this one runs again with the others, behind that one.
             self._held[key].append(delivery)
             return
         if key is not None:
-            self._held[key] = deque()
+            behind = self._held[key] = deque()
+            delivery.behind = behind
         task = asyncio.get_running_loop().create_task(self._finish(key, delivery, error), context=self._context.copy())
         self._alone.add(task)
         task.add_done_callback(self._alone.discard)
 
-    async def _finish(self, key: Hashable, delivery: Delivery, error: BaseException) -> None:
+    async def _finish(self, key: Hashable, delivery: Delivery, error: BaseException | None) -> None:
         await self._deliver(delivery, error)
         self._ended(delivery)
         for behind in reversed(self._held.pop(key, ())):

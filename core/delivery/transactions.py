@@ -33,6 +33,8 @@ MAX_MESSAGES = 500
 """Messages in one transaction."""
 IN_FAILED_TRANSACTION = "25P02"
 AWAY = frozenset({Fault.INFRASTRUCTURE, Fault.SETUP})
+OWN = frozenset({Fault.MESSAGE, Fault.SCHEMA})
+"""Faults of which it is known whose they are: a message's, or those of its route."""
 
 
 class _RolledBackError(Exception):
@@ -127,7 +129,10 @@ class Transactions(SharedRuns):
             raised = [*verdict.blamed.values(), *([verdict.failure] if verdict.failure is not None else [])]
             faults = {error: fault_of(error) for error in raised if not _follows_from_another(error)}
             away = next((error for error, fault in faults.items() if fault in AWAY), None)
-            if Fault.MESSAGE not in faults.values() and away is not None:
+            if away is not None and not OWN.intersection(faults.values()):
+                if self._doubt.parts(first, away, len(taken)):
+                    outage.leave(first)
+                    return Verdict(committed=False, failure=away)
                 self._uncount(deliveries)
                 await outage.sit_out(first, away)
             elif set(faults.values()) == {Fault.AGAIN} and (seconds := again_after(first.again)) is not None:
@@ -242,7 +247,7 @@ class Transactions(SharedRuns):
 
     # -- one that failed -----------------------------------------------------------------------------------------------
 
-    async def _deliver(self, delivery: Delivery, error: BaseException) -> None:
+    async def _deliver(self, delivery: Delivery, error: BaseException | None) -> None:
         await self._dispatch.deliver(delivery, error, self)
 
     async def run_alone(self, delivery: Delivery) -> BaseException | None:
@@ -259,6 +264,10 @@ class Transactions(SharedRuns):
             collected = Collected(self._mode.client_id)
             await collected.send(reply)
             await collected.store(connection)
+        await self.park(connection, delivery)
+
+    async def park(self, connection: AsyncConnection, delivery: Delivery) -> None:
+        """Record ``delivery`` in the transaction that stores it where it waits for its route."""
         delivery.record = await self._mode.packets.record(connection, [delivery.message])
 
     def buried(self, delivery: Delivery) -> None:
@@ -270,7 +279,7 @@ class Transactions(SharedRuns):
 def _judged(verdict: Verdict) -> Verdict:
     """Return ``verdict``, which is not committed, with those blamed who are to blame; or with a failure of nobody's."""
     own = {index: error for index, error in verdict.blamed.items() if not _follows_from_another(error)}
-    for fault in (Fault.MESSAGE, Fault.AGAIN):
+    for fault in (Fault.MESSAGE, Fault.SCHEMA, Fault.AGAIN):
         blamed = {index: error for index, error in own.items() if fault_of(error) is fault}
         if blamed:
             return Verdict(committed=False, blamed=blamed)

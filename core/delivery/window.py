@@ -53,8 +53,16 @@ class Window:
     def take(self, size: int) -> None:
         """Count a message of ``size`` bytes that came in. Pause reading if that was too much."""
         self._bytes += size
+        if not self.crowded:
+            return
         if self._ledger.in_hand > self._limit or self._bytes > MAX_BYTES or len(self._acknowledgements) > self._limit:
             self._pause()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so much is in hand that others may wait for room, be it with the broker (MQTT 5, Receive Maximum)."""
+        low = self._low
+        return self._ledger.in_hand > low or len(self._acknowledgements) > low or self._bytes > MAX_BYTES // 2
 
     def release(self, size: int) -> None:
         """Take a message of ``size`` bytes off the count, because it has its end."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from core.codecs.plain import json_ready
 from core.database.fault import Fault, fault_of
-from core.errors import NoRouteError, SchemaError, one_line
+from core.errors import DeadLettersFullError, NoRouteError, SchemaError, one_line
 from core.records.dead_letters import DeadLetter
 
 if TYPE_CHECKING:
@@ -30,13 +30,22 @@ class Burial:
 
     - ``dead_letters``: the place for them.
     - ``last_resort``: the place for one that ``dead_letters`` refuses.
+    - ``backlog``: the place for those that wait for their routes. None where none can wait.
     - ``client_id``: the client identifier that is written with each.
     - ``limits``: the limits of bodies, for a report on a body that no route took.
     """
 
-    def __init__(self, dead_letters: DeadLetters, last_resort: DeadLetters, client_id: str, limits: Limits) -> None:
+    def __init__(
+        self,
+        dead_letters: DeadLetters,
+        last_resort: DeadLetters,
+        backlog: DeadLetters | None,
+        client_id: str,
+        limits: Limits,
+    ) -> None:
         self._dead_letters = dead_letters
         self._last_resort = last_resort
+        self._backlog = backlog
         self._client_id = client_id
         self._limits = limits
 
@@ -91,7 +100,12 @@ class Burial:
         try:
             await self._dead_letters.add(letter, also)
         except Exception as refusal:
-            if fault_of(refusal) is not Fault.MESSAGE:
+            if isinstance(refusal, DeadLettersFullError) or fault_of(refusal) not in {Fault.MESSAGE, Fault.SCHEMA}:
                 raise
             log.exception("a dead letter could not be stored in its table. It goes to the file instead")
             await self._last_resort.add(letter)
+
+    async def park(self, letter: DeadLetter, also: Also | None = None) -> None:
+        """Store ``letter`` durably where it waits for its route. Raise what keeps that from being done."""
+        assert self._backlog is not None  # noqa: S101 - without a place for its messages, no route stands
+        await self._backlog.add(letter, also)

@@ -4,20 +4,47 @@ from __future__ import annotations
 
 import secrets
 from itertools import count
-from time import time
+from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 from core.errors import MalformedError, MessageError, NoRouteError
+from core.retry import Pauses
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from core.handling.end import End
     from core.mqtt.message import Message
     from core.records.packets import Record
     from core.router import Router
     from core.routing.registered import Route
 
+FIRST_PAUSE = 0.1
+"""Seconds before a message runs again that the database refuses while it answers others."""
+MAX_PAUSE = 5.0
+"""Seconds between two such runs at the most."""
 _process = secrets.token_hex(6)
 _numbers = count(1)
+
+
+class Refusals:
+    """What is remembered of a message that met faults of the infrastructure.
+
+    - ``answers``: what the database had answered in all when the message last met one.
+    - ``done``: how many messages of its route were done by then. None while the fault may be everybody's.
+    - ``outlived``: how often others of its route were done between two of its failures.
+    - ``since``: when it failed first.
+    - ``pauses``: those between its runs.
+    """
+
+    __slots__ = ("answers", "done", "outlived", "pauses", "since")
+
+    def __init__(self) -> None:
+        self.answers = 0
+        self.done: int | None = None
+        self.outlived = 0
+        self.since = monotonic()
+        self.pauses = Pauses(FIRST_PAUSE, MAX_PAUSE, jitter=0.25)
 
 
 class Delivery:
@@ -35,6 +62,9 @@ class Delivery:
     - ``again``: how often the database has asked for its transaction again.
     - ``first_at``: the time of its first receipt, in seconds since the epoch.
     - ``record``: the record of a transaction whose commit got no answer.
+    - ``refusals``: the faults of the infrastructure that it met. None before the first.
+    - ``behind``: the messages that wait behind it, because they have its ordering key.
+    - ``stored``: its number on the disk, where it waited for its route. None where it comes from the broker.
     - ``timed_out``: whether its run was cut off at its deadline.
     - ``value``: what the handler returned.
     - ``end``: how it ended. None before that.
@@ -44,6 +74,7 @@ class Delivery:
     __slots__ = (
         "again",
         "attempt",
+        "behind",
         "end",
         "first_at",
         "message",
@@ -51,9 +82,11 @@ class Delivery:
         "nearest",
         "params",
         "record",
+        "refusals",
         "refused",
         "route",
         "settled",
+        "stored",
         "timed_out",
         "value",
     )
@@ -78,6 +111,9 @@ class Delivery:
         self.end: End | None = None
         self.settled = False
         self.record: Record | None = None
+        self.refusals: Refusals | None = None
+        self.stored: int | None = None
+        self.behind: Collection[object] = ()
         self.timed_out = False
         self.value: Any = None
 

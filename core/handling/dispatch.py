@@ -7,18 +7,20 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from core.database.fault import Fault, fault_of
-from core.errors import HandlerTimeoutError, MalformedError, NotYet
+from core.database.fault import Fault, fault_of, is_unreachable
+from core.errors import DeadLettersFullError, HandlerTimeoutError, MalformedError, NotYet
+from core.handling.circuit import name_of
 from core.handling.end import End
 from core.handling.failure_log import FailureLog
-from core.handling.outage import Outage
 from core.handling.outcome import Bury, Done, RetryAfter, decide
+from core.handling.retry_pauses import RetryPauses
 from core.middleware import Passed
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from core.handling.burial import Burial
+    from core.handling.circuit import Circuit, Circuits
     from core.handling.delivery import Delivery
     from core.handling.runner import Runner
     from core.retry import Retry
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("routemq.delivery")
 
-
+FULL_PAUSE = 5.0
+"""Seconds until it is tried again to store a message where too many are stored."""
 _ENDS = {Passed.DUPLICATE: End.DEDUPLICATED, Passed.DROPPED: End.DROPPED}
 
 
@@ -39,8 +42,11 @@ class Alone(Protocol):
     async def bury(self, connection: AsyncConnection, delivery: Delivery, error: BaseException) -> None:
         """Write what belongs to the end of ``delivery`` in the transaction that stores it as a dead letter."""
 
+    async def park(self, connection: AsyncConnection, delivery: Delivery) -> None:
+        """Write what belongs to ``delivery`` in the transaction that stores it where it waits for its route."""
+
     def buried(self, delivery: Delivery) -> None:
-        """Record that the transaction that stored ``delivery`` as a dead letter was committed."""
+        """Record that the transaction that stored ``delivery`` was committed."""
 
 
 class Observer(Protocol):
@@ -65,15 +71,26 @@ class Dispatch:
     - ``burial``: stores messages that cannot be handled.
     - ``retry``: the policy of routes that name none.
     - ``clock``: waits between two runs.
+    - ``circuits``: which routes stand.
     - ``observer``: is told of the outcome of each run. None where nobody is to be told.
     """
 
-    def __init__(self, runner: Runner, burial: Burial, retry: Retry, clock: Clock, observer: Observer | None) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        burial: Burial,
+        retry: Retry,
+        clock: Clock,
+        circuits: Circuits,
+        observer: Observer | None,
+    ) -> None:
         self.runner = runner
+        self.circuits = circuits
+        self.outage = circuits.outage
         self.failures = FailureLog(logging.getLogger("routemq.delivery.failures"))
-        self.outage = Outage(log)
         self._burial = burial
         self._retry = retry
+        self.pauses = RetryPauses(clock)
         self._clock = clock
         self._observer = observer
 
@@ -83,10 +100,12 @@ class Dispatch:
         - ``failed``: what the first run raised, if that run was made elsewhere.
         - ``alone``: makes the runs in the place of the runner. It is given for exactly-once routes.
         """
-        route = delivery.route
-        retry = (route and route.options.retry) or self._retry
+        retry = self.policy(delivery)
         while True:
             if failed is None:
+                if self.circuits.standing and (circuit := self.circuits.of(delivery)) is not None:
+                    await self._park(delivery, circuit, alone)
+                    return
                 if self.outage.active:
                     await self.outage.over(delivery)
                 delivery.attempt += 1
@@ -102,16 +121,68 @@ class Dispatch:
             if isinstance(outcome, RetryAfter):
                 await self._wait_for_retry(delivery, error, outcome)
             elif isinstance(outcome, Bury):
-                await self._bury(delivery, error, alone)
+                if _may_wait(delivery) and self.circuits.failed(delivery, error):
+                    self.outage.leave(delivery)
+                    continue
+                await self.bury(delivery, error, alone)
                 return
-            else:
+            elif await self._sat_out(delivery, error, fault):
                 delivery.attempt -= 1
-                await self.outage.sit_out(delivery, error)
+            else:
+                await self.bury(delivery, error, alone)
+                return
+
+    def policy(self, delivery: Delivery) -> Retry:
+        """Return the retry policy that holds for ``delivery``."""
+        return (delivery.route and delivery.route.options.retry) or self._retry
+
+    async def _sat_out(self, delivery: Delivery, error: BaseException, fault: Fault) -> bool:
+        """Wait until ``delivery``, whose run met a fault of the infrastructure, is to run again.
+
+        Return False where the fault is the message's own, because others pass again and again while it does not.
+        """
+        alone = fault is Fault.SCHEMA or (fault is Fault.INFRASTRUCTURE and self.outage.outlived(delivery))
+        if not alone or is_unreachable(error):
+            await self.outage.sit_out(delivery, error)
+            return True
+        self.outage.leave(delivery)
+        seconds = self.circuits.refused(delivery, error)
+        if seconds is None:
+            return False
+        self.failures.failed(delivery, error, f"runs again in {seconds:.1f} s, because the database answers others")
+        await asyncio.sleep(seconds)
+        return True
+
+    async def _park(self, delivery: Delivery, circuit: Circuit, alone: Alone | None) -> None:
+        """Store ``delivery``, whose route stands, on disk, where it waits. Wait out an outage of the storage."""
+        letter = self._burial.letter(delivery, delivery.message.fault or circuit.why)
+        also = None if alone is None else partial(alone.park, delivery=delivery)
+        circuit.storing += 1
+        try:
+            while True:
+                try:
+                    await self._burial.park(letter, also)
+                except DeadLettersFullError as full:
+                    self.outage.leave(delivery)
+                    self.failures.failed(delivery, full, f"is tried again every {FULL_PAUSE:.0f} s, unacknowledged")
+                    await asyncio.sleep(FULL_PAUSE)
+                except Exception as refusal:  # noqa: BLE001 - the message waits until it is stored
+                    await self.outage.sit_out(delivery, refusal)
+                else:
+                    circuit.stored += 1
+                    break
+        finally:
+            circuit.storing -= 1
+        self.outage.answered(delivery)
+        if alone is not None:
+            alone.buried(delivery)
+        delivery.end = End.WAITING
 
     def done(self, delivery: Delivery) -> None:
         """Write on ``delivery`` that its handler has returned, or that middleware is done with it."""
         value = delivery.value
         delivery.end = _ENDS[value] if type(value) is Passed else End.DONE
+        self.circuits.done(delivery)
         if self._observer is not None:
             self._observer.done(delivery)
 
@@ -131,10 +202,16 @@ class Dispatch:
             return
         if self._observer is not None:
             self._observer.runs_again(delivery, error, outcome.seconds)
-        await self._clock.sleep(outcome.seconds)
+        if outcome.counts:
+            await self.pauses.wait(delivery, outcome.seconds)
+        else:
+            await self._clock.sleep(outcome.seconds)
 
-    async def _bury(self, delivery: Delivery, error: BaseException, alone: Alone | None) -> None:
-        """Store ``delivery`` as a dead letter. Wait out an outage of the storage."""
+    async def bury(self, delivery: Delivery, error: BaseException, alone: Alone | None) -> None:
+        """Store ``delivery`` as a dead letter. Wait out an outage of the storage.
+
+        Where there are too many dead letters, its route stands, and it waits on disk. It has no end if it did so before.
+        """
         self.outage.leave(delivery)
         dropped = _why_dropped(delivery, error)
         if dropped is not None:
@@ -147,6 +224,17 @@ class Dispatch:
         while True:
             try:
                 await self._burial.store(letter, also)
+            except DeadLettersFullError as full:
+                self.circuits.stand(name_of(delivery), str(full))
+                circuit = self.circuits.of(delivery)
+                if delivery.stored is not None:
+                    return
+                if circuit is not None:
+                    await self._park(delivery, circuit, alone)
+                    return
+                self.failures.failed(delivery, full, f"is tried again every {FULL_PAUSE:.0f} s, unacknowledged")
+                await asyncio.sleep(FULL_PAUSE)
+                continue
             except Exception as refusal:  # noqa: BLE001 - the message waits until it is stored somewhere
                 await self.outage.sit_out(delivery, refusal)
                 continue
@@ -171,6 +259,11 @@ class Dispatch:
         """Stop the clocks. Log how many failures were not logged one by one."""
         self.runner.stop()
         self.failures.close()
+
+
+def _may_wait(delivery: Delivery) -> bool:
+    """Return whether ``delivery`` may wait for its route, in the place of becoming a dead letter."""
+    return delivery.route is not None and delivery.route.options.delivery != "at_most_once"
 
 
 def _why_dropped(delivery: Delivery, error: BaseException) -> str | None:

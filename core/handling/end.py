@@ -21,6 +21,9 @@ class End(IntEnum):
     ABANDONED = 5
     """A stop cut the message off, unacknowledged, so that the broker sends it again."""
 
+    WAITING = 6
+    """The message waits on disk, because its route stands. It is counted as received once more when it is handled."""
+
     @property
     def word(self) -> str:
         """The end as a word for people."""

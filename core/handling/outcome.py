@@ -47,6 +47,7 @@ class SitOut:
       count as an attempt.
     - Later messages with its ordering key: they wait behind it.
     - All other messages: they wait too, once they are to run. One message at a time tries (see ``core.handling.outage``).
+      Where the database answers others meanwhile, only those of its route wait (see ``core.handling.circuit``).
     """
 
 
@@ -63,6 +64,8 @@ class Bury:
 
 Outcome = Done | RetryAfter | SitOut | Bury
 
+WAITED_OUT = frozenset({Fault.INFRASTRUCTURE, Fault.SETUP, Fault.SCHEMA})
+"""Faults that no message is to blame for, so that it waits until they are over."""
 DONE = Done()
 SIT_OUT = SitOut()
 BURY = Bury()
@@ -83,7 +86,7 @@ def decide(error: BaseException | None, fault: Fault, attempt: int, again: int, 
         return BURY
     if isinstance(error, NotYet):
         return RetryAfter(max(error.seconds, 0), counts=False)
-    if fault in (Fault.INFRASTRUCTURE, Fault.SETUP):
+    if fault in WAITED_OUT:
         return SIT_OUT
     if fault is Fault.AGAIN and (seconds := again_after(again)) is not None:
         return RetryAfter(seconds, counts=False)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from core.database.fault import Fault, fault_of
-from core.errors import PacketTooLargeError, ReplayStoppedError, UnsentError, one_line
+from core.database.fault import fault_of
+from core.errors import MalformedError, PacketTooLargeError, ReplayStoppedError, UnsentError, one_line
 from core.handling.delivery import Delivery, routed
+from core.handling.outcome import WAITED_OUT
 from core.mqtt.message import Message
 from core.mqtt.publication import Publication
 from core.records.properties import properties_from_json
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 MAX_READ = 100
 """Dead letters that are read at once."""
+_FAULTS = {kind.__name__: kind for kind in (MalformedError, PacketTooLargeError)}
 MAX_TOLD = 100
 """Failures of which number and reason are kept."""
 
@@ -76,7 +78,7 @@ async def run_again(
         if error is None:
             await dead_letters.remove([stored.id])
             tally.done += 1
-        elif fault_of(error) in {Fault.INFRASTRUCTURE, Fault.SETUP}:
+        elif fault_of(error) in WAITED_OUT:
             raise ReplayStoppedError(
                 f"stopped after {tally.done:,} at dead letter {stored.id}, because the infrastructure failed: "
                 f"{one_line(error)}"
@@ -94,15 +96,18 @@ async def _again(router: Router, runner: Runner, letter: DeadLetter) -> BaseExce
     if letter.error == UnsentError.__name__:
         properties = properties_from_json(letter.properties)
         return await runner.publish(Publication(letter.topic, letter.body, letter.qos, letter.retain, properties))
-    return await runner.run(_delivery(router, letter))
+    if letter.error == MalformedError.__name__:
+        # Whoever asks for it has seen what is wrong. Of a packet that was too large, the rest is missing.
+        letter = replace(letter, error="")
+    return await runner.run(delivery_of(router, letter))
 
 
-def _delivery(router: Router, letter: DeadLetter) -> Delivery:
+def delivery_of(router: Router, letter: DeadLetter) -> Delivery:
+    """Return the message of ``letter``, with the route that takes it now."""
     properties = properties_from_json(letter.properties)
     message = Message(letter.topic, letter.body, letter.qos, 0, 0, properties, retain=letter.retain)
-    if letter.error == PacketTooLargeError.__name__:
-        # Its body is not whole.
-        message.fault = PacketTooLargeError(letter.reason.partition(": ")[2])
+    if letter.error in _FAULTS:
+        message.fault = _FAULTS[letter.error](letter.reason.partition(": ")[2])
     delivery = routed(router, message)
     delivery.first_at = letter.first_at.timestamp()
     delivery.attempt = letter.attempts + 1

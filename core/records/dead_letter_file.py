@@ -7,13 +7,14 @@ import base64
 import json
 import logging
 import os
+from collections import Counter
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from core.codecs.plain import json_ready
 from core.errors import StartError
-from core.records.dead_letters import Also, DeadLetter, Stored
+from core.records.dead_letters import MAX_BYTES, Also, Bounds, DeadLetter, Stored
 from core.records.file import append_text, locked, replace_text
 
 if TYPE_CHECKING:
@@ -26,14 +27,16 @@ log = logging.getLogger("routemq.delivery")
 class DeadLetterFile:
     """Dead letters in the file at ``path``: a JSON object in each line, with its number.
 
-    About ``most`` are kept. Once there are a tenth more, the oldest are deleted, and a warning is logged.
-
     The worker and the commands may use the file at the same time. A lock on a file beside it keeps them apart.
+
+    - ``path``: the file.
+    - ``most``: how many may be stored. Then DeadLettersFullError is raised, and nothing is deleted.
+    - ``size``: how many bytes the file may have. By default 1 GiB.
     """
 
-    def __init__(self, path: Path, most: int) -> None:
+    def __init__(self, path: Path, most: int, size: int = MAX_BYTES) -> None:
         self._path = path
-        self._most = most
+        self._bounds = Bounds(most, size)
         self._lock = asyncio.Lock()
         self._next: int | None = None
         self._size = -1
@@ -47,6 +50,11 @@ class DeadLetterFile:
     async def count(self) -> int:
         """Return the number of dead letters."""
         return len(await asyncio.to_thread(self._load))
+
+    async def routes(self) -> dict[str, int]:
+        """Return how many there are of each route, by its name."""
+        found = await asyncio.to_thread(self._load)
+        return dict(sorted(Counter(entry["route"] for entry in found if entry["route"] is not None).items()))
 
     async def last(self) -> int:
         """Return the highest number of a dead letter. Return 0 where there are none."""
@@ -85,18 +93,10 @@ class DeadLetterFile:
                 self._lines = len(found)
                 if self._ends_within_a_line():
                     self._replace(found)
+            self._bounds.check(self._lines, self._file_size())
             append_text(self._path, json.dumps({"id": self._next} | entry) + "\n")
             self._next += 1
             self._lines += 1
-            if self._lines > self._most + max(self._most // 10, 1):
-                gone = self._lines - self._most
-                self._replace(self._load()[gone:])
-                self._lines = self._most
-                log.warning(
-                    "the oldest %d dead letters were deleted, because there were more than DEAD_LETTER_MAX=%d",
-                    gone,
-                    self._most,
-                )
             self._size = self._file_size()
 
     def _rewrite_without(self, numbers: set[int]) -> int:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
+from core.errors import DeadLettersFullError
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -57,6 +59,31 @@ class Stored:
     letter: DeadLetter
 
 
+MAX_BYTES = 1024**3
+"""Bytes of the bodies that are stored in one place, where nothing else is said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much a place holds. What does not fit is refused, and nothing is deleted to make room for it.
+
+    - ``messages``: the number of messages.
+    - ``size``: the bytes of their bodies.
+    """
+
+    messages: int
+    size: int = MAX_BYTES
+
+    def check(self, messages: int, size: int) -> None:
+        """Raise DeadLettersFullError where ``messages`` with ``size`` bytes leave no room for another one."""
+        if messages >= self.messages or size >= self.size:
+            raise DeadLettersFullError(
+                f"{messages:,} messages with {size:,} bytes are stored already, and no more may be "
+                f"(DEAD_LETTER_MAX={self.messages}, DEAD_LETTER_MAX_BYTES={self.size}). See python main.py dead-letters "
+                "list, then replay or drop them"
+            )
+
+
 Also = Callable[["AsyncConnection"], Awaitable[None]]
 """Writes something more in the transaction that stores a dead letter."""
 
@@ -76,6 +103,9 @@ class DeadLetterStore(DeadLetters, Protocol):
 
     async def count(self) -> int:
         """Return the number of dead letters."""
+
+    async def routes(self) -> dict[str, int]:
+        """Return how many dead letters there are of each route, by its name."""
 
     async def last(self) -> int:
         """Return the highest number of a dead letter. Return 0 where there are none."""

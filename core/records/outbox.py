@@ -6,13 +6,14 @@ import asyncio
 import logging
 from datetime import UTC, datetime
 from itertools import groupby
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, insert, select
 
 from core.codecs.plain import json_ready
 from core.database.fault import Fault, fault_of
-from core.errors import UnsentError, one_line
+from core.errors import DeadLettersFullError, UnsentError, one_line
 from core.mqtt.publication import Publication, check_publication
 from core.publisher import Outgoing
 from core.records.dead_letters import DeadLetter
@@ -32,6 +33,8 @@ MAX_AT_ONCE = 200
 """Messages that are read and sent together."""
 PAUSE = 1.0
 """Seconds after a failure."""
+REMIND_EVERY = 60.0
+"""Seconds between two log lines about dead letters for which there is no room."""
 
 
 class Outbox:
@@ -57,6 +60,9 @@ class Outbox:
         self._outgoing = outgoing
         self._bury = bury
         self._client_id = client_id
+        # Refused, but not stored as dead letters yet: they are not sent again.
+        self._refused: dict[int, DeadLetter] = {}
+        self._told_at = -REMIND_EVERY
         self._wake = asyncio.Event()
         self._flushed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -90,6 +96,12 @@ class Outbox:
                     pass
                 if not self._wake.is_set():
                     self._flushed.set()
+            except DeadLettersFullError as full:
+                if monotonic() - self._told_at >= REMIND_EVERY:
+                    self._told_at = monotonic()
+                    log.error("messages of the outbox were refused, and wait: %s", full)  # noqa: TRY400 - it says it all
+                await asyncio.sleep(PAUSE)
+                self._wake.set()
             except Exception as error:
                 if fault_of(error) is Fault.MESSAGE:
                     log.exception("the outbox could not be sent. It is tried again in %g s", PAUSE)
@@ -107,26 +119,37 @@ class Outbox:
             return False
         # Topics go side by side. The messages of one topic go one after the other.
         by_topic = groupby(sorted(rows, key=lambda row: (row.topic, row.id)), key=lambda row: row.topic)
-        await asyncio.gather(*(self._send_in_order(list(same)) for _, same in by_topic))
-        async with self._begin() as connection:
-            await connection.execute(delete(outbox).where(outbox.c.id.in_([row.id for row in rows])))
+        sent: list[int] = []
+        ends = await asyncio.gather(*(self._send_in_order(list(same), sent) for _, same in by_topic), return_exceptions=True)
+        if sent:
+            async with self._begin() as connection:
+                await connection.execute(delete(outbox).where(outbox.c.id.in_(sent)))
+        failed = next((end for end in ends if end is not None), None)
+        if failed is not None:
+            raise failed
         return len(rows) == MAX_AT_ONCE
 
-    async def _send_in_order(self, rows: list[Any]) -> None:
+    async def _send_in_order(self, rows: list[Any], sent: list[int]) -> None:
+        """Send the messages of one topic, and add the numbers of those that are sent to ``sent``."""
         for row in rows:
-            properties = properties_from_json(row.properties)
-            try:
-                await self._outgoing.send(Publication(row.topic, row.body, row.qos, row.retain, properties))
-            except Exception as error:
-                if fault_of(error) is not Fault.MESSAGE:
-                    raise
-                # Kept, it would hold up all messages behind it for ever.
-                await self._bury(self._letter(row, error))
-                log.error(  # noqa: TRY400 - the error says it all
-                    "a message of the outbox was refused, and is now a dead letter: %s [topic %s]",
-                    one_line(error),
-                    row.topic[:200],
-                )
+            letter = self._refused.get(row.id) or await self._send_row(row)
+            if letter is not None:
+                self._refused[row.id] = letter
+                await self._bury(letter)
+                del self._refused[row.id]
+                log.error("a message of the outbox is now a dead letter. %s [topic %s]", letter.reason, row.topic[:200])
+            sent.append(row.id)
+
+    async def _send_row(self, row: Any) -> DeadLetter | None:
+        """Send one message. Return its dead letter if the broker refuses it: kept, it would hold up all behind it."""
+        properties = properties_from_json(row.properties)
+        try:
+            await self._outgoing.send(Publication(row.topic, row.body, row.qos, row.retain, properties))
+        except Exception as error:
+            if fault_of(error) is not Fault.MESSAGE:
+                raise
+            return self._letter(row, error)
+        return None
 
     def _letter(self, row: Any, error: Exception) -> DeadLetter:
         """Return the dead letter of the message in ``row``, which the broker refused with ``error``."""

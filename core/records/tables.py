@@ -6,6 +6,7 @@ A change here needs a migration in ``core/records/versions``.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import (
     JSON,
@@ -30,26 +31,34 @@ metadata = MetaData()
 OWN = History("routemq", Path(__file__).parent / "versions", "routemq_version")
 """The history of migrations of the tables below."""
 
-dead_letters = Table(
-    "routemq_dead_letters",
-    metadata,
-    # SQLite numbers rows by itself for INTEGER only. PostgreSQL needs BIGINT in the long run.
-    Column("id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True),
-    Column("topic", Text, nullable=False),
-    Column("body", LargeBinary, nullable=False),
-    Column("qos", SmallInteger, nullable=False),
-    Column("retain", Boolean, nullable=False),
-    Column("properties", JSON, nullable=True),
-    Column("route", Text, nullable=True, index=True),
-    Column("error", Text, nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("traceback", Text, nullable=True),
-    Column("attempts", Integer, nullable=False),
-    Column("first_at", DateTime(timezone=True), nullable=False),
-    Column("last_at", DateTime(timezone=True), nullable=False),
-    Column("client_id", Text, nullable=False),
-    Column("message_id", Text, nullable=True, index=True, unique=True),
-)
+
+def _letters() -> list[Column[Any]]:
+    """Return the columns of a table that holds whole messages, each with the reason why it is there."""
+    return [
+        # SQLite numbers rows by itself for INTEGER only. PostgreSQL needs BIGINT in the long run.
+        Column("id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True),
+        Column("topic", Text, nullable=False),
+        Column("body", LargeBinary, nullable=False),
+        Column("qos", SmallInteger, nullable=False),
+        Column("retain", Boolean, nullable=False),
+        Column("properties", JSON, nullable=True),
+        Column("route", Text, nullable=True, index=True),
+        Column("error", Text, nullable=False),
+        Column("reason", Text, nullable=False),
+        Column("traceback", Text, nullable=True),
+        Column("attempts", Integer, nullable=False),
+        Column("first_at", DateTime(timezone=True), nullable=False),
+        Column("last_at", DateTime(timezone=True), nullable=False),
+        Column("client_id", Text, nullable=False),
+        Column("message_id", Text, nullable=True, index=True, unique=True),
+    ]
+
+
+dead_letters = Table("routemq_dead_letters", metadata, *_letters())
+"""Messages that cannot be handled."""
+
+backlog = Table("routemq_backlog", metadata, *_letters())
+"""Messages that wait for a route that stands."""
 
 sessions = Table(
     "routemq_sessions",

@@ -10,6 +10,7 @@ from tests.support.tcp_server import serving
 from tests.support.waiting import until
 from tests.support.worker import Projects, Publishers
 
+pytestmark = pytest.mark.case(11)
 ROUTER = """
 from core.router import Router
 

@@ -20,7 +20,7 @@ async def test_all_is_well_before_the_first_start_and_beside_a_worker(project: P
     code, said = await one.command("doctor")
     found = findings(said)
     assert code == 0
-    assert list(found) == ["settings", "routes", "broker", "database", "migrations", "dead letters", "disk"]
+    assert list(found) == ["settings", "routes", "broker", "database", "migrations", "dead letters", "backlog", "disk"]
     assert {state for state, _ in found.values()} == {"ok"}
     assert "embedded" in found["broker"][1]
     worker = await one.start().ready()
@@ -66,6 +66,7 @@ async def test_everything_that_is_wrong_is_said_at_once(project: Projects) -> No
         "database": "fail",
         "migrations": "ok",
         "dead letters": "fail",
+        "backlog": "fail",
         "disk": "ok",
     }
     assert "no_such_module" in found["routes"][1]

@@ -59,10 +59,33 @@ async def test_a_violated_constraint_is_the_messages_fault(database: str) -> Non
 
 
 async def test_wrong_data_and_wrong_sql_are_the_messages_fault(pg: None) -> None:
+    for wrong in ("SELECT 1/0", "SELECT FROM WHERE"):
+        async with Model.session() as session:
+            assert fault_of(await raised(run(session, wrong))) is Fault.MESSAGE
+
+
+@pytest.mark.case(9)
+async def test_what_is_missing_in_the_database_is_the_schemas_fault(pg: None) -> None:
+    missing = ("SELECT * FROM nowhere", "SELECT nothing FROM meters", "SELECT * FROM nowhere.meters")
+    denied = ("CREATE ROLE nobody", "SET LOCAL ROLE nobody", "SELECT * FROM meters")
+    for wrong in missing:
+        async with Model.session() as session:
+            assert fault_of(await raised(run(session, wrong))) is Fault.SCHEMA
     async with Model.session() as session:
-        assert fault_of(await raised(run(session, "SELECT 1/0"))) is Fault.MESSAGE
+        for statement in denied[:-1]:
+            await run(session, statement)
+        assert fault_of(await raised(run(session, denied[-1]))) is Fault.SCHEMA
+
+
+@pytest.mark.case(9)
+async def test_what_is_missing_in_sqlite_is_the_schemas_fault(tmp_path: Path) -> None:
+    Model.configure(url_of("sqlite", tmp_path))
     async with Model.session() as session:
-        assert fault_of(await raised(run(session, "SELECT * FROM nowhere"))) is Fault.MESSAGE
+        await run(session, "CREATE TABLE t (a)")
+        for wrong in ("SELECT * FROM nowhere", "SELECT b FROM t", "INSERT INTO t (b) VALUES (1)"):
+            assert fault_of(await raised(run(session, wrong))) is Fault.SCHEMA
+        assert fault_of(await raised(run(session, "SELECT FROM"))) is Fault.MESSAGE
+    await Model.close()
 
 
 async def test_a_terminated_connection_is_the_infrastructures_fault_and_the_next_call_works(pg: None) -> None:
@@ -234,6 +257,7 @@ async def test_causes_and_groups_are_looked_through() -> None:
     await Model.close()
 
 
+@pytest.mark.case(6)
 async def test_what_keeps_a_connection_from_being_made_is_never_the_messages() -> None:
     # No server is a primary, as in the middle of a fail-over: asyncpg says so with an error that has no SQLSTATE.
     class NoPrimary(DefaultDialect):
@@ -245,6 +269,7 @@ async def test_what_keeps_a_connection_from_being_made_is_never_the_messages() -
     assert fault_of(caught.value) is Fault.INFRASTRUCTURE
 
 
+@pytest.mark.case(6)
 async def test_a_connection_to_a_standby_is_thrown_away(tmp_path: Path) -> None:
     Model.configure(url_of("postgresql", tmp_path))
     database = configured()

@@ -13,6 +13,7 @@ import pytest
 
 from core.codecs.plain import json_ready
 from core.database.current import configured
+from core.errors import DeadLettersFullError
 from core.handling.replay import every
 from core.model import Model
 from core.records.dead_letter_file import DeadLetterFile
@@ -90,14 +91,19 @@ async def test_removed_ones_are_gone_and_numbers_are_not_used_again(make: Stores
     assert (await store.latest(most=1))[0].id > three.id
 
 
-async def test_the_oldest_go_beyond_the_bound(make: Stores, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.case(9)
+async def test_none_is_deleted_to_make_room_beyond_the_bound(make: Stores) -> None:
     store = make(20)
-    for number in range(50):
+    for number in range(20):
         await store.add(replace(LETTER, topic=f"t/{number}"))
-    kept = [stored.letter.topic for stored in await store.read()]
-    assert 20 <= len(kept) <= 22
-    assert kept == [f"t/{number}" for number in range(50 - len(kept), 50)]
-    assert "DEAD_LETTER_MAX=20" in caplog.text
+    for _ in range(3):
+        with pytest.raises(DeadLettersFullError, match="DEAD_LETTER_MAX=20"):
+            await store.add(LETTER)
+    kept = await store.read()
+    assert [stored.letter.topic for stored in kept] == [f"t/{number}" for number in range(20)]
+    await store.remove([kept[0].id])
+    await store.add(LETTER)
+    assert await store.count() == 20
 
 
 async def test_what_is_added_while_all_are_gone_through_is_left_for_later(make: Stores) -> None:

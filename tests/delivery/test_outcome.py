@@ -83,6 +83,7 @@ def test_a_policy_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
         Retry(**wrong)
 
 
+@pytest.mark.case(10)
 @pytest.mark.parametrize("error", [KeyError("value"), TypeError(), AttributeError(), ModelError("no column")])
 def test_what_no_waiting_heals_is_not_retried_unless_the_route_says_so(error: Exception) -> None:
     assert decide(error, Fault.MESSAGE, 1, 0, Retry(attempts=3)) is BURY
@@ -93,6 +94,7 @@ def test_what_no_waiting_heals_is_not_retried_unless_the_route_says_so(error: Ex
     assert isinstance(decide(ValueError(), Fault.MESSAGE, 1, 0, Retry(attempts=3)), RetryAfter)
 
 
+@pytest.mark.case(10)
 def test_data_that_the_database_refuses_is_not_retried() -> None:
     for refused in (IntegrityError("INSERT", {}, Exception()), DataError("INSERT", {}, Exception())):
         assert decide(refused, Fault.MESSAGE, 1, 0, Retry(attempts=3)) is BURY

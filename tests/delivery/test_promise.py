@@ -74,6 +74,7 @@ def ends(worker: MemoryWorker) -> tuple[int, int, int]:
     return ledger.done, ledger.dead_lettered, len(worker.broker.acknowledged)
 
 
+@pytest.mark.case(1)
 async def test_one_message_that_always_loses_costs_itself_alone(router: Router) -> None:
     storing(router)
     await run_sql(*refusing("40001"))
@@ -86,6 +87,7 @@ async def test_one_message_that_always_loses_costs_itself_alone(router: Router) 
     assert await serials() == sorted(str(number) for number in range(20) if number != 7)
 
 
+@pytest.mark.case(1)
 async def test_a_table_that_is_locked_is_waited_for(router: Router) -> None:
     storing(router)
     await run_sql("ALTER ROLE postgres SET lock_timeout = '10ms'")
@@ -106,6 +108,7 @@ async def test_a_table_that_is_locked_is_waited_for(router: Router) -> None:
         await run_sql("ALTER ROLE postgres RESET lock_timeout")
 
 
+@pytest.mark.case(5)
 async def test_the_order_of_a_topic_survives_the_halving(router: Router) -> None:
     order: list[int] = []
 
@@ -125,6 +128,7 @@ async def test_the_order_of_a_topic_survives_the_halving(router: Router) -> None
         assert own == sorted(own)
 
 
+@pytest.mark.case(5)
 async def test_the_order_of_a_topic_survives_a_constraint_that_is_checked_at_commit(router: Router) -> None:
     await run_sql(
         "CREATE TABLE stored (id serial PRIMARY KEY, topic int, number int)",
@@ -154,6 +158,7 @@ async def test_the_order_of_a_topic_survives_a_constraint_that_is_checked_at_com
         assert own == [number for number in range(64) if number % 2 == topic and number != 6]
 
 
+@pytest.mark.case(3)
 async def test_a_commit_that_goes_on_after_its_answer_was_lost_is_waited_for(router: Router) -> None:
     storing(router)
     await run_sql(
@@ -187,6 +192,7 @@ async def test_a_commit_that_goes_on_after_its_answer_was_lost_is_waited_for(rou
     assert await serials() == ["0", "1", "2", "3", "4"]
 
 
+@pytest.mark.case(3)
 @pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
 async def test_a_dead_letter_whose_commit_goes_on_after_its_answer_was_lost_is_one(
     router: Router, delivery: Literal["at_least_once", "exactly_once"]

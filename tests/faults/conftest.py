@@ -1,4 +1,4 @@
-"""The table of faults that ends the report."""
+"""Streams through workers that meet faults. Each is a row of the table that ends the report."""
 
 from __future__ import annotations
 
@@ -124,23 +124,3 @@ async def streaming(
 
 async def a_moment(least: float = 0.2, most: float = 1.5) -> None:
     await asyncio.sleep(random.uniform(least, most))
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    rows = [
-        value
-        for reports in terminalreporter.stats.values()
-        for report in reports
-        if getattr(report, "when", "") == "call"
-        for name, value in report.user_properties
-        if name == "fault"
-    ]
-    if not rows:
-        return
-    terminalreporter.section("faults")
-    names = list(rows[0])
-    widths = [max(len(name), *(len(str(row[name])) for row in rows)) for name in names]
-    for row in [dict(zip(names, names, strict=True)), *rows]:
-        terminalreporter.write_line(
-            "  ".join(str(row[name]).ljust(width) for name, width in zip(names, widths, strict=True))
-        )

@@ -51,6 +51,7 @@ async def test_by_mqtt_3_1_1_a_request_without_a_reply_topic_is_refused_at_once(
     assert nothing_is_left(publisher)
 
 
+@pytest.mark.case(11)
 async def test_correlation_data_cannot_be_guessed(devices: MakeDevices, publishing: Publishing, transport: str) -> None:
     device = devices()
     publishing(transport)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from core.codecs.limits import DEFAULT, Limits
 from core.database.current import configured
+from core.delivery.backlog import Store
 from core.delivery.engine import Engine, EngineOptions
 from core.mqtt.publication import Publication
 from core.publisher import Publisher
@@ -50,6 +51,8 @@ class WorkerOptions(TypedDict, total=False):
     - ``exactly_once``: whether the engine has the configured database, as in the application.
     - ``dead_letters``: the place for dead letters. Otherwise the table of the database, or a list where there is none.
     - ``limits``: of bodies.
+    - ``backlog``: where messages wait for routes that stand. Nowhere, so that none stands.
+    - ``breaker_after``: how many messages have to fail until their route stands.
     """
 
     limit: int
@@ -59,6 +62,8 @@ class WorkerOptions(TypedDict, total=False):
     exactly_once: bool
     dead_letters: DeadLetters
     limits: Limits
+    backlog: Store
+    breaker_after: int
 
 
 class MemoryWorker:
@@ -80,6 +85,8 @@ class MemoryWorker:
                 dead_letters=dead_letters
                 or (self.dead_letters if database is None else DeadLetterTable(database.begin, 1000)),
                 last_resort=self.last_resort,
+                backlog=options.get("backlog") or Store(),
+                breaker_after=options.get("breaker_after", 50),
                 database=database,
                 client_id="worker",
                 broker="memory",

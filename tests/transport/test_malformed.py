@@ -22,7 +22,7 @@ from tests.support.waiting import until
 from tests.transport.conftest import options
 
 # Of text that is no UTF-8 the codec says so twice, once to nobody.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [pytest.mark.case(11), pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
 
 VERSIONS = ["native 5", "aiomqtt 5", "aiomqtt 3.1.1"]
 

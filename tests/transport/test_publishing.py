@@ -23,6 +23,7 @@ from tests.support.tcp_server import serving
 from tests.support.waiting import soon, until
 from tests.transport.conftest import options
 
+pytestmark = pytest.mark.case(11)
 VERSIONS = ["native 5", "aiomqtt 5", "aiomqtt 3.1.1"]
 DEEP = "/".join(["deep"] * 300)
 

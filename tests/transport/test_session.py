@@ -363,6 +363,7 @@ async def test_refused_subscriptions_are_told_and_the_others_stand(
     broker.stop()
 
 
+@pytest.mark.case(11)
 async def test_a_broker_that_is_slow_is_not_taken_for_one_of_an_older_version() -> None:
     asked: list[int] = []
 

@@ -12,7 +12,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from core.database.fault import Fault, fault_of
+from core.database.fault import Fault, fault_of, is_unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 500
 """Calls that one statement carries out."""
+MAX_ALONE = 3
+"""Single calls in a row that meet a fault of the infrastructure, after which no more are tried."""
 MAX_STATEMENTS = 1024
 """Statements of each class that are kept, so that they are not made anew for each call."""
 
@@ -72,6 +74,10 @@ class _Queue:
         self._begin = begin
         self._waiting: dict[Statement, deque[_Call]] = {}
         self._task: asyncio.Task[None] | None = None
+        # How many transactions were committed, and how many that were when one last met a fault of the infrastructure.
+        self._committed = 0
+        self._refused: int | None = None
+        self._alone = 0
 
     def put(self, loop: asyncio.AbstractEventLoop, statement: Statement, value: Any) -> asyncio.Future[Any]:
         result: asyncio.Future[Any] = loop.create_future()
@@ -108,8 +114,12 @@ class _Queue:
                 parts.append(_Part(statement, taken))
         return parts
 
-    async def _carry_out(self, parts: list[_Part]) -> None:
-        """Run ``parts`` in one transaction. If that fails, run smaller groups, so that only the calls at fault fail."""
+    async def _carry_out(self, parts: list[_Part], *, halved: bool = False) -> None:
+        """Run ``parts`` in one transaction. If that fails, run smaller groups, so that only the calls at fault fail.
+
+        A fault of the infrastructure fails all calls. If the database has answered others between two of them, the second
+        one may be that of one call alone, and smaller groups are run.
+        """
         results: list[tuple[asyncio.Future[Any], Any]] = []
         try:
             async with self._begin() as session:
@@ -124,18 +134,37 @@ class _Queue:
                         results += [(call.result, one) for call, one in zip(calls, found, strict=True)]
         except Exception as error:  # noqa: BLE001 - the callers get it
             groups = _split(parts)
-            if not groups or fault_of(error) in {Fault.INFRASTRUCTURE, Fault.SETUP}:
+            if not self._splits(parts, error, halved=halved) or not groups:
                 for part in parts:
                     for call in part.calls:
                         if not call.result.done():
                             call.result.set_exception(error)
                 return
             for group in groups:
-                await self._carry_out(group)
+                await self._carry_out(group, halved=True)
         else:
+            self._committed += 1
+            self._alone = 0
             for result, one in results:
                 if not result.done():
                     result.set_result(one)
+
+    def _splits(self, parts: list[_Part], error: Exception, *, halved: bool) -> bool:
+        """Return whether ``parts``, which met ``error`` together, are to run in smaller groups.
+
+        ``halved`` says that they are such a group already.
+        """
+        fault = fault_of(error)
+        if fault is Fault.SCHEMA:
+            # A missing table is no fault of the statements on other tables.
+            return len(parts) > 1
+        if fault is not Fault.INFRASTRUCTURE:
+            return fault is not Fault.SETUP
+        before, self._refused = self._refused, self._committed
+        if halved:
+            self._alone += len(parts) == len(parts[0].calls) == 1
+            return self._alone < MAX_ALONE
+        return before is not None and self._committed > before and not is_unreachable(error)
 
 
 def _take_first(waiting: deque[_Call]) -> list[_Call]:
