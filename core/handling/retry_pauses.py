@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class RetryPauses:
         self.share = 0
         self.crowded: Callable[[], bool] = _never
         self._clock = clock
-        self._waiting: dict[Delivery, asyncio.Event] = {}
+        self._waiting: dict[Delivery, asyncio.Timeout] = {}
 
     def __len__(self) -> int:
         """Return the number of messages that wait."""
@@ -38,27 +39,23 @@ class RetryPauses:
 
     async def wait(self, delivery: Delivery, seconds: float) -> None:
         """Wait for ``seconds``, or until the room that ``delivery`` and those behind it hold is needed."""
-        ends = self._waiting[delivery] = asyncio.Event()
         try:
-            if self.crowded():
-                self.make_room()
-            if ends.is_set():
-                return
-            tasks = [asyncio.ensure_future(self._clock.sleep(seconds)), asyncio.ensure_future(ends.wait())]
-            try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in tasks:
-                    task.cancel()
+            # The clock has to know of the pause before anything else runs, or a test could move it on too early.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None) as ends:
+                    self._waiting[delivery] = ends
+                    if self.crowded():
+                        self.make_room()
+                    await self._clock.sleep(seconds)
         finally:
             del self._waiting[delivery]
 
     def make_room(self) -> None:
         """End pauses until those that wait hold no more than their share."""
-        held = {delivery: 1 + len(delivery.behind) for delivery, ends in self._waiting.items() if not ends.is_set()}
-        total = sum(held.values())
+        held = {delivery: 1 + len(delivery.behind) for delivery, ends in self._waiting.items() if ends.when() is None}
+        total, now = sum(held.values()), asyncio.get_running_loop().time()
         for delivery in sorted(held, key=held.__getitem__, reverse=True):
             if total <= self.share:
                 return
             total -= held[delivery]
-            self._waiting[delivery].set()
+            self._waiting[delivery].reschedule(now)
