@@ -33,19 +33,19 @@ log = logging.getLogger("routemq.delivery")
 CIRCLE = 65_535
 """Packet identifiers (MQTT 5, 2.2.1). A broker that numbers packets in a circle comes to the same one after as many."""
 HALF = CIRCLE // 2
-MAX_UNDER_WAY = 8_192
+MAX_UNDER_WAY = 16_384
 """Packets that a broker may have under way, counted back from the last one. Only they can come again.
 
-PUBACKs leave in order of receipt, so that the Receive Maximum bounds it. Brokers of MQTT 3.1.1 have a limit of their own,
-which is far smaller: 20 on Mosquitto, 32 on EMQX, 100 on rumqttd.
+PUBACKs leave in order of receipt, so that the Receive Maximum bounds it. It is far below that, because Mosquitto 2.0 keeps to
+it only until the first PUBACK. Brokers of MQTT 3.1.1 have a limit of their own, such as 20 on Mosquitto.
 """
 MARK_EVERY = 8_192
 """Packets received without a commit after which the place in the circle is written down."""
 MAX_UNMARKED = 16_000
 """Packets received without that after which reading is paused.
 
-Together with twice MAX_UNDER_WAY that is less than half of the circle. So whatever a process has received before it was
-killed, the next one can tell from an identifier how far the broker has come.
+Together with MAX_UNDER_WAY, which one read may bring more, that is less than half of the circle. So whatever a process has
+received before it was killed, the next one can tell from an identifier how far the broker has come.
 """
 MAX_READY = 10.0
 """Seconds that the database has to record the session before SUBSCRIBE."""
@@ -104,7 +104,7 @@ class Packets:
     - it has DUP set, and came on a resumed session;
     - the last message that was committed under its packet identifier in this generation of the session has the same digest;
     - no message without DUP has come under that identifier since;
-    - the broker has come no further than 8,192 packets since.
+    - the broker has come no further than 16,384 packets since.
 
     A **generation** begins when CONNACK says that there is no session. It is written down before SUBSCRIBE, so that nothing
     of the new session can be taken for something of the old one. A process may be killed between CONNACK and that. So

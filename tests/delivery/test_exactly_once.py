@@ -372,12 +372,12 @@ async def test_the_record_is_trimmed_to_what_can_still_come_again() -> None:
     await loaded.load()
     loaded.connected(session_present=True)
     last = numbers[-1]
-    for n in (last, last + 999, last - 7000):
+    for n in (last, last + 999, last - 15_000):
         packet_id = n % identifiers + 1
         assert loaded.receive(Message("t", b"%d" % n, 1, packet_id, dup=True))
         assert not loaded.receive(Message("t", b"another", 1, packet_id, dup=True))
     # It cannot be under way any more.
-    old = last - 10_000
+    old = last - 20_000
     assert not loaded.receive(Message("t", b"%d" % old, 1, old % identifiers + 1, dup=True))
     loaded.connected(session_present=False)
     assert not loaded.receive(Message("t", b"%d" % last, 1, last % identifiers + 1, dup=True))

@@ -137,7 +137,7 @@ async def test_other_routes_turn_the_circle_of_identifiers(
     await line.stored(15)
     left = 65_535 - 15
     while left:
-        await asyncio.gather(*[out.send(Publication("least", b"x", qos=1)) for _ in range(min(left, 500))])
+        await asyncio.gather(*[out.send(Publication("least", b"1", qos=1)) for _ in range(min(left, 500))])
         left -= min(left, 500)
     line.hold()
     await opened(out, 15)
