@@ -36,8 +36,8 @@ HALF = CIRCLE // 2
 MAX_UNDER_WAY = 16_384
 """Packets that a broker may have under way, counted back from the last one. Only they can come again.
 
-PUBACKs leave in order of receipt, so that the Receive Maximum bounds it. It is far below that, because Mosquitto 2.0 keeps to
-it only until the first PUBACK. Brokers of MQTT 3.1.1 have a limit of their own, such as 20 on Mosquitto.
+PUBACKs leave in order of receipt, so that the Receive Maximum bounds it. That is far smaller as a rule, but Mosquitto 2.0
+keeps to it only until the first PUBACK. Brokers of MQTT 3.1.1 have a limit of their own, such as 20 on Mosquitto.
 """
 MARK_EVERY = 8_192
 """Packets received without a commit after which the place in the circle is written down."""
@@ -210,27 +210,29 @@ class Packets:
         packet_id = message.packet_id
         if not packet_id or not self.identity.recorded:
             return False
-        before = self._position
         if message.dup:
-            self._advance(packet_id)
-            if self._unsure:
-                self._prove()
-            known = self._known.get(packet_id)
-            again = (
-                known is not None
-                and self._resumed
-                and self._position - known[1] < MAX_UNDER_WAY
-                and known[0] == digest(message)
-            )
-        else:
-            # A new message: its position is ahead of all others, and its identifier is no earlier one's any more.
-            self._position = before + ((packet_id - before) % CIRCLE or CIRCLE)
-            known, again = self._known.pop(packet_id, None), False
-            if known is not None and before - known[1] < MAX_UNDER_WAY:
-                self._came_again()
+            return self._is_known(message)
+        # A new message: its position is ahead of all others, and its identifier is no earlier one's any more.
+        before = self._position
+        self._position = position = before + ((packet_id - before) % CIRCLE or CIRCLE)
+        known = self._known.pop(packet_id, None)
+        if known is not None and before - known[1] < MAX_UNDER_WAY:
+            self._came_again()
+        if position >= self._look_at:
+            self._look()
+        return False
+
+    def _is_known(self, message: Message) -> bool:
+        """Return whether ``message``, which has DUP set, is the redelivery of a committed one."""
+        self._advance(message.packet_id)
+        if self._unsure:
+            self._prove()
         if self._position >= self._look_at:
             self._look()
-        return again
+        known = self._known.get(message.packet_id)
+        if known is None or not self._resumed or self._position - known[1] >= MAX_UNDER_WAY:
+            return False
+        return known[0] == digest(message)
 
     def _advance(self, packet_id: int) -> None:
         """Move the position to ``packet_id``, if that is ahead."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from core.delivery.acknowledge import Acknowledgements
 from core.handling.delivery import Delivery
 from core.mqtt.message import Message
-from core.session.identity import Identity
+from core.session.identity import Identity, Verdict
 
 
 def received(acknowledgements: Acknowledgements, *packet_ids: int, connection: int = 1) -> list[Delivery]:
@@ -122,3 +122,47 @@ async def test_a_connection_lost_twice_keeps_what_was_never_redelivered_in_betwe
     acknowledgements.settle(one)
     await turn()
     assert sent.writes == [[1, 2]]
+
+
+async def test_a_message_without_dup_is_a_new_one_and_takes_the_identifier() -> None:
+    acknowledgements = Acknowledgements(Sent(), Identity())
+    (one,) = received(acknowledgements, 7)
+    acknowledgements.void()
+    acknowledgements.resume(session_present=True)
+    assert not acknowledgements.rejoin(Message("t/7", b"x", 1, 7, 2))
+    assert not acknowledgements.rejoin(Message("t/7", b"x", 1, 7, 2, dup=True))
+    # It is not recorded under an identifier that is another message's.
+    assert one.message.packet_id == 0
+
+
+async def test_one_redelivery_under_an_identifier_out_of_place_makes_all_of_them_worthless() -> None:
+    acknowledgements = Acknowledgements(Sent(), Identity())
+    received(acknowledgements, 6, 7, 8)
+    acknowledgements.void()
+    acknowledgements.resume(session_present=True)
+    assert acknowledgements.rejoin(Message("t/6", b"x", 1, 6, 2, dup=True))
+    assert not acknowledgements.rejoin(Message("t/8", b"x", 1, 7, 2, dup=True))
+    assert not acknowledgements.rejoin(Message("t/8", b"x", 1, 8, 2, dup=True))
+
+
+async def test_what_did_not_come_again_before_new_messages_does_not_come_any_more() -> None:
+    acknowledgements = Acknowledgements(Sent(), Identity())
+    received(acknowledgements, 6, 7)
+    acknowledgements.void()
+    acknowledgements.resume(session_present=True)
+    assert acknowledgements.rejoin(Message("t/6", b"x", 1, 6, 2, dup=True))
+    assert not acknowledgements.rejoin(Message("t/1", b"x", 1, 1, 2))
+    acknowledgements.void()
+    acknowledgements.resume(session_present=True)
+    assert acknowledgements.rejoin(Message("t/6", b"x", 1, 6, 3, dup=True))
+    assert not acknowledgements.rejoin(Message("t/7", b"x", 1, 7, 3, dup=True))
+
+
+async def test_where_the_broker_numbers_anew_nothing_is_a_redelivery() -> None:
+    identity = Identity()
+    acknowledgements = Acknowledgements(Sent(), identity)
+    received(acknowledgements, 7)
+    identity._set(Verdict.RENUMBERS)
+    acknowledgements.void()
+    acknowledgements.resume(session_present=True)
+    assert not acknowledgements.rejoin(Message("t/7", b"x", 1, 7, 2, dup=True))
