@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
 
 import pytest
 
 from core.mqtt.publication import Publication
 from core.publisher import Publisher
 from tests.support.mosquitto import Mosquitto
-from tests.support.numbering_broker import NumberingBroker, Numbers, numbering
+from tests.support.numbering_broker import Numbers, numbering
 from tests.support.postgres import Postgres, fetch, postgres
 from tests.support.stream import MODEL
 from tests.support.waiting import until
@@ -196,19 +194,6 @@ async def test_a_new_session_waits_for_the_database(
     assert await worker.stop() == 0
 
 
-@pytest.fixture
-async def broker() -> AsyncIterator[Callable[..., Awaitable[NumberingBroker]]]:
-    made: list[NumberingBroker] = []
-
-    async def make(numbers: Numbers, **more: Any) -> NumberingBroker:
-        made.append(await NumberingBroker(numbers, **more).start())
-        return made[-1]
-
-    yield make
-    for one in made:
-        await one.stop()
-
-
 WAYS: list[tuple[Numbers, bool, str]] = [
     ("anew", True, "sends a message again under another packet identifier"),
     ("lowest", True, "gives a packet identifier to another message as soon as it is free"),
@@ -248,11 +233,12 @@ async def test_a_broker_whose_identifiers_prove_nothing(line: Line, numbers: Num
         assert "w-probe" not in broker.sessions
 
 
-async def test_a_broker_that_keeps_no_sessions_is_told(project: Projects) -> None:
-    async with numbering(keeps=False) as broker:
+@pytest.mark.parametrize("lost", ["session", "messages"])
+async def test_a_broker_that_sends_nothing_again_is_told(project: Projects, lost: str) -> None:
+    async with numbering(keeps=lost != "session", resends=lost != "messages") as broker:
         one = project({"numbers": ROUTER}, {"number": MODEL}, MQTT_URL=broker.url)
         worker = await one.start().ready(60)
-        assert "keeps no session" in worker.output
+        assert "does not send again what was not acknowledged" in worker.output
         assert await worker.stop() == 0
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Literal
+from typing import Any, Literal
 
 from core.mqtt.topics import matches
 from tests.support.tcp_server import TcpServer
@@ -31,7 +31,8 @@ class NumberingBroker:
 
     - ``numbers``: "circle" as Mosquitto, "lowest" free identifier, or "anew" from 1 on each connection, as RabbitMQ 3.10.
     - ``dup``: whether it sets DUP on what it sends again. aedes does not.
-    - ``keeps``: whether it keeps sessions. amqtt does not.
+    - ``keeps``: whether it keeps sessions.
+    - ``resends``: whether it sends again what was not acknowledged. amqtt does not.
     - ``refuses``: topics that begin so are refused, as by an ACL.
     - ``window``: how many packets are under way at once.
     """
@@ -42,12 +43,14 @@ class NumberingBroker:
         *,
         dup: bool = True,
         keeps: bool = True,
+        resends: bool = True,
         refuses: str = "-",
         window: int = 100,
     ) -> None:
         self.numbers = numbers
         self.dup = dup
         self.keeps = keeps
+        self.resends = resends
         self.refuses = refuses
         self.window = window
         self.sessions: dict[str, Session] = {}
@@ -140,6 +143,8 @@ class NumberingBroker:
 
     def _again(self, session: Session) -> None:
         """Send what is under way again."""
+        if not self.resends:
+            session.under_way.clear()
         again = list(session.under_way.items())
         if self.numbers == "anew":
             again = [(place, message) for place, (_, message) in enumerate(again, 1)]
@@ -177,11 +182,9 @@ async def _read(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 
 
 @asynccontextmanager
-async def numbering(
-    numbers: Numbers = "circle", *, dup: bool = True, keeps: bool = True, **more: str
-) -> AsyncIterator[NumberingBroker]:
+async def numbering(numbers: Numbers = "circle", **more: Any) -> AsyncIterator[NumberingBroker]:
     """Run such a broker."""
-    broker = await NumberingBroker(numbers, dup=dup, keeps=keeps, refuses=more.get("refuses", "-")).start()
+    broker = await NumberingBroker(numbers, **more).start()
     try:
         yield broker
     finally:
