@@ -88,8 +88,9 @@ class Consumer:
         if message.qos and self._acknowledgements.rejoin(message):
             ledger.count(End.DEDUPLICATED)
             return
-        further = self._copies is not None and self._copies.is_further(message)
-        if further or (self._packets is not None and self._packets.is_known(message)):
+        if (self._packets is not None and self._packets.receive(message)) or (
+            self._copies is not None and self._copies.is_further(message)
+        ):
             ledger.count(End.DEDUPLICATED)
             self._pass_over(message)
             return
@@ -131,6 +132,17 @@ class Consumer:
         except Exception as error:  # noqa: BLE001 - what a user's callable raises costs this message alone
             delivery.refused = MessageError(f"order_by of the route raised {one_line(error)}")
             return delivery, message.topic
+
+    async def connecting(self) -> None:
+        """Find out what the broker does with packet identifiers, if exactly-once routes need to know."""
+        if self._packets is not None:
+            await self._packets.identity.ask()
+
+    async def subscribing(self) -> None:
+        """Have the session recorded, before anything new can come in it. Raise ConnectionLostError if that fails."""
+        if self._packets is not None:
+            await self._packets.identity.ask()
+            await self._packets.ready()
 
     def connected(self, connack: Connack) -> None:
         """Record a new connection."""
