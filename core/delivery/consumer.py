@@ -12,6 +12,8 @@ from core.delivery.transactions import Transactions
 from core.errors import MessageError, one_line
 from core.handling.delivery import Delivery, routed
 from core.handling.end import End
+from core.mqtt.topics import matches
+from core.session.identity import PROBE_TOPICS
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -67,6 +69,9 @@ class Consumer:
         self._window = intake.window
         self._copies = intake.copies
         self._retries = dispatch.pauses
+        self._hears_probes = any(
+            matches(subscription.topic_filter, PROBE_TOPICS + "x") for subscription in router.subscriptions()
+        )
         self._lanes = Lanes(self._deliver)
         self._batches = Batches(dispatch, self._ended)
         self._packets = None if exactly_once is None else exactly_once.packets
@@ -94,6 +99,11 @@ class Consumer:
             ledger.count(End.DEDUPLICATED)
             self._pass_over(message)
             return
+        if self._hears_probes and message.topic.startswith(PROBE_TOPICS):
+            # A question of a worker to the broker, which a wide topic filter brings too.
+            ledger.count(End.DROPPED)
+            self._pass_over(message)
+            return
         delivery, key = self._accept(message)
         ledger.in_hand += 1
         if ledger.in_hand == 1:
@@ -115,7 +125,7 @@ class Consumer:
             self._retries.make_room()
 
     def _pass_over(self, message: Message) -> None:
-        """Acknowledge a message that is not to be handled: a further copy, or one that was committed before."""
+        """Acknowledge a message that is not to be handled."""
         if message.qos:
             delivery = Delivery(message, None, {})
             self._acknowledgements.expect(delivery)

@@ -35,7 +35,7 @@ MAX_DOUBTS = 3
 """Doubts of one process about which the broker is asked. The next one is believed, whatever the broker answers."""
 PROBE = "-probe"
 """What the client identifier of the probe has behind the worker's."""
-TOPICS = "routemq/probe/"
+PROBE_TOPICS = "routemq/probe/"
 """What the topics of the probe begin with."""
 
 
@@ -74,7 +74,7 @@ def meaning(verdict: Verdict) -> str:
 
 def may_be_asked(client_id: str) -> str:
     """Return what lets the broker be asked, as a sentence."""
-    return f"Allow the client {client_id + PROBE} to subscribe and to publish to {TOPICS}+, so that it can be asked"
+    return f"Allow the client {client_id + PROBE} to subscribe and to publish to {PROBE_TOPICS}+, so that it can be asked"
 
 
 class _Heard:
@@ -102,7 +102,7 @@ async def probe(clean: Connect, kept: Connect) -> Verdict:
     session that outlives them. Raise TransportError where the broker cannot be reached or refuses the probe. Raise
     TimeoutError where it takes too long.
     """
-    topic = TOPICS + secrets.token_hex(8)
+    topic = PROBE_TOPICS + secrets.token_hex(8)
     async with asyncio.timeout(MAX_ASKING):
         await _end_session(clean)
     try:

@@ -186,6 +186,10 @@ class Session:
         A session that the broker has kept, and on which this process ``subscribed`` before, needs no SUBSCRIBE.
         """
         old = connack.session_present
+        if not (old and subscribed) and self._listener is not None:
+            if old and self._paused:
+                connection.pause_reading()
+            await self._listener.subscribing()
         if old:
             # Its messages come from now on, and SUBACK may come behind all of them.
             await self._stands(connection, connack)
@@ -201,8 +205,6 @@ class Session:
             await connection.unsubscribe(self._stale)
             log.info("unsubscribed topic filters that no route wants any more: %s", ", ".join(self._stale))
         self._stale = ()
-        if self._listener is not None:
-            await self._listener.subscribing()
         if self._subscriptions:
             try:
                 await connection.subscribe(self._subscriptions)

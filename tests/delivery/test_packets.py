@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 from sqlalchemy import func, insert, select, update
@@ -31,6 +31,9 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: 
     Model.configure(url_of(request.param, tmp_path))
     await configured().create_tables(metadata)
     yield
+    for process in Process.started:
+        await process.packets.stop()
+    Process.started.clear()
     await Model.close()
 
 
@@ -48,7 +51,10 @@ class Gate:
 class Process:
     """A process with a record of its own. ``up`` says whether its database answers."""
 
+    started: ClassVar[list[Process]] = []
+
     def __init__(self) -> None:
+        self.started.append(self)
         self.up = True
         self.gate = Gate()
         self.packets = Packets(self._begin, "c", "b", None, self.gate)
