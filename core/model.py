@@ -141,10 +141,10 @@ class ModelType(DeclarativeAttributeIntercept):
         Raise ModelError for a value that the model has no column for, IntegrityError for a violated constraint, and
         DatabaseDisabledError while the database is disabled.
         """
-        gathers = transactions.gathers()
-        insert = shared_insert(model, values) if gathers is not None else None
-        if gathers is not None and insert is not None:
-            made: M = await gathers.writes.call(insert, values)
+        writes = transactions.writes()
+        insert = shared_insert(model, values) if writes is not None else None
+        if writes is not None and insert is not None:
+            made: M = await writes.call(insert, values)
             return made
         row = new_instance(model, values)
         async with transactions.writing() as session:
@@ -250,9 +250,9 @@ class ModelType(DeclarativeAttributeIntercept):
         check_key(model, key)
         if not _enabled("find"):
             return None
-        gathers = transactions.gathers() if hashable(key) else None
-        if gathers is not None:
-            found: M | None = await gathers.reads.call(find_of(cast("Any", model)), key)
+        reads = transactions.reads() if hashable(key) else None
+        if reads is not None:
+            found: M | None = await reads.call(find_of(cast("Any", model)), key)
             return found
         async with transactions.reading() as session:
             return await session.get(model, key)
@@ -373,9 +373,9 @@ def _enabled(call: str) -> bool:
 
 async def _write(statement: Statement, value: Any, *, gather: bool) -> Any:
     """Return the result of a call that writes ``value``. ``gather`` says whether it may be gathered with other calls."""
-    gathers = transactions.gathers() if gather else None
-    if gathers is not None:
-        return await gathers.writes.call(statement, value)
+    writes = transactions.writes() if gather else None
+    if writes is not None:
+        return await writes.call(statement, value)
     async with transactions.writing() as session:
         (result,) = await statement.run(session, [value])
     return result

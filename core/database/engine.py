@@ -13,6 +13,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 
 from core.database.fault import Fault, fault_of
 from core.database.pool import PoolOptions
+from core.database.rounds import Rounds
 from core.database.statements.gather import Gather
 from core.database.url import check_url
 from core.errors import DatabaseUnreachableError, one_line
@@ -71,7 +72,17 @@ class Database:
         self.gathers = bool(self.engine.dialect.insert_executemany_returning_sort_by_parameter_order)
         self.writes = Gather(self.writing)
         self.reads = Gather(self.session)
+        self._most_alone = max((pool.pool_size + pool.max_overflow) // 2, 1)
+        self._rounds: WeakKeyDictionary[asyncio.AbstractEventLoop, Rounds] = WeakKeyDictionary()
         self._writers: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+
+    def rounds(self) -> Rounds:
+        """Return the transactions of the handlers' runs in the running event loop."""
+        loop = asyncio.get_running_loop()
+        found = self._rounds.get(loop)
+        if found is None:
+            found = self._rounds[loop] = Rounds(self.writing, self._most_alone)
+        return found
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncSession]:

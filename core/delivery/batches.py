@@ -52,6 +52,9 @@ class _Batch(SharedRuns):
             # The places are those in the list that the handler got.
             left = [place for place in range(len(deliveries)) if place not in refused]
             blamed = {left[place]: reason for place, reason in error.errors.items() if place < len(left)}
+            if first.undone:
+                # What the handler wrote for the others was undone too, so that they run again.
+                return Verdict(committed=False, blamed=refused | blamed, failure=None if blamed else error)
             return Verdict(committed=True, blamed=refused | blamed)
         return Verdict(committed=False, blamed=refused, failure=error)
 

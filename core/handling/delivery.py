@@ -35,6 +35,7 @@ class Delivery:
     - ``first_at``: the time of its first receipt, in seconds since the epoch.
     - ``record``: the record of a transaction whose commit got no answer.
     - ``timed_out``: whether its run was cut off at its deadline.
+    - ``undone``: whether what its latest run wrote was undone, where it ran in a list.
     - ``value``: what the handler returned.
     - ``end``: how it ended. None before that.
     - ``settled``: whether it may be acknowledged.
@@ -54,6 +55,7 @@ class Delivery:
         "route",
         "settled",
         "timed_out",
+        "undone",
         "value",
     )
 
@@ -78,6 +80,7 @@ class Delivery:
         self.settled = False
         self.record: Record | None = None
         self.timed_out = False
+        self.undone = False
         self.value: Any = None
 
 
