@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -48,7 +48,8 @@ class Database:
         self.url = check_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         options: dict[str, Any] = {"echo": echo, "pool_recycle": int(pool.pool_recycle)}
-        if self.is_sqlite and self.url.database in {None, "", ":memory:"}:
+        self._is_in_memory = self.is_sqlite and self.url.database in {None, "", ":memory:"}
+        if self._is_in_memory:
             # With a pool of several connections, each would be a database of its own in memory.
             options["poolclass"] = StaticPool
         else:
@@ -71,7 +72,7 @@ class Database:
         # Gathered calls need the rows of an INSERT of many back in the order of their values.
         self.gathers = bool(self.engine.dialect.insert_executemany_returning_sort_by_parameter_order)
         self.writes = Gather(self.writing)
-        self.reads = Gather(self.session)
+        self.reads = Gather(self.reading)
         self._most_alone = max((pool.pool_size + pool.max_overflow) // 2, 1)
         self._rounds: WeakKeyDictionary[asyncio.AbstractEventLoop, Rounds] = WeakKeyDictionary()
         self._writers: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
@@ -95,10 +96,18 @@ class Database:
             async with self.session() as session, session.begin():
                 yield session
             return
-        lock = self._writers.setdefault(asyncio.get_running_loop(), asyncio.Lock())
-        async with lock, self.session() as session, session.begin():
+        async with self._writer(), self.session() as session, session.begin():
             await session.connection(execution_options={"routemq_writes": True})
             yield session
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncSession]:
+        """Open a session that reads. In memory there is one connection, so that it waits for the transaction under way."""
+        async with self._writer() if self._is_in_memory else nullcontext(), self.session() as session:
+            yield session
+
+    def _writer(self) -> asyncio.Lock:
+        return self._writers.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:

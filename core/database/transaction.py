@@ -354,7 +354,7 @@ async def reading() -> AsyncIterator[AsyncSession]:
     """Yield a session for one call that reads: that of the surrounding transaction, or one of its own."""
     outer = _surrounding()
     if outer is None:
-        async with configured().session() as session:
+        async with configured().reading() as session:
             yield session
     elif (own := outer.own_session()) is not None:
         yield own

@@ -67,7 +67,7 @@ class AtomicRun(Part):
 
     def reading(self) -> AbstractAsyncContextManager[AsyncSession]:
         """Open a block for a read. A run that has not written reads outside of transactions."""
-        return configured().session() if self.unit is None else self.unit.statement()
+        return configured().reading() if self.unit is None else self.unit.statement()
 
     def block(self) -> AbstractAsyncContextManager[AsyncSession]:
         """Open a block of the round. It is a transaction of the run's own, unless the run shares one already."""

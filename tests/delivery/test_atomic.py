@@ -310,8 +310,11 @@ async def test_a_list_that_blames_nobody_ends(router: Router) -> None:
 # -- sessions and transactions -----------------------------------------------------------------------------------------
 
 
-async def test_sessions_and_transactions_are_part_of_the_run(router: Router) -> None:
-    @router.on("t/<n>")
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+async def test_sessions_and_transactions_are_part_of_the_run(
+    router: Router, delivery: Literal["at_least_once", "exactly_once"]
+) -> None:
+    @router.on("t/<n>", delivery=delivery)
     async def store(context: Context[Any]) -> None:
         name = context["params"]["n"]
         async with Model.session() as session:
@@ -400,6 +403,33 @@ async def test_a_session_that_only_reads_holds_nothing_after_it_is_closed(router
         go.set()
         await worker.settled()
     assert await serials() == ["a"]
+
+
+async def test_in_memory_a_read_waits_for_the_only_connection(router: Router) -> None:
+    Model.configure("sqlite+aiosqlite://")
+    await configured().create_tables(Plain.metadata, metadata)
+    written = asyncio.Event()
+    seen: list[int] = []
+
+    @router.on("t/<n>")
+    async def store(context: Context[Any]) -> None:
+        await create("a")
+        written.set()
+        await asyncio.sleep(0.1)
+        await create("b")
+
+    @router.on("look")
+    async def look(context: Context[Any]) -> None:
+        seen.append(await Model.count(Meter))
+
+    async with running(router, exactly_once=True) as worker:
+        await send(worker, 1)
+        await soon(written.wait())
+        await worker.send("look")
+        await worker.settled()
+        assert worker.ledger.done == 2
+    assert seen == [2]
+    assert await serials() == ["a", "b"]
 
 
 # -- what is slow ------------------------------------------------------------------------------------------------------
