@@ -107,8 +107,8 @@ class ModelType(DeclarativeAttributeIntercept):
     async def get_session(cls) -> AsyncSession:
         """Return a new session, which the caller commits and closes. Return None while the database is disabled.
 
-        In a route with ``delivery="exactly_once"``, the session is on the connection of the unit of work. Its ``commit()``
-        releases a savepoint, and the unit of work commits in the end.
+        In a handler, and within ``transaction``, the session is on the connection of that transaction. Its ``commit()``
+        releases a savepoint, and the transaction commits in the end.
         """
         if not _enabled("get_session"):
             # The specification has callers that ask `if not session`. The type spares the others from asking.
@@ -128,7 +128,8 @@ class ModelType(DeclarativeAttributeIntercept):
         """Open a transaction for the block. The calls of ``Model`` join it, in this task and in those that it starts.
 
         It commits at the end of the block, and rolls back if the block raises. A transaction within a transaction is a
-        savepoint. Yield its AsyncSession. Raise DatabaseDisabledError while the database is disabled.
+        savepoint, and so is one in a handler. Yield its AsyncSession. Raise DatabaseDisabledError while the database is
+        disabled.
         """
         return transactions.transaction()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from core.database.unit_of_work import Unit
 from core.errors import DatabaseUnreachableError, HandlerTimeoutError, MessageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
     from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -52,6 +52,8 @@ class Round(Unit):
     - ``shared``: whether several runs may join it.
     - ``cohort``: the round in which the writes of all its runs were undone before. None for runs that are new.
     - ``before``: the round that this one waits for.
+    - ``is_waiting``: whether it waits for others to end, so that it may begin.
+    - ``waited``: the seconds for which it did.
     """
 
     def __init__(self, of: Rounds, *, shared: bool, cohort: Round | None = None, before: Round | None = None) -> None:
@@ -63,6 +65,7 @@ class Round(Unit):
         self.before = before
         self.follower: asyncio.Future[None] | None = None
         self.begun = self.over = self.is_waiting = False
+        self.waited = 0.0
         self._of = of
         self._joined = self._left = 0
         self._ended: list[asyncio.Future[Exception | None]] = []
@@ -86,12 +89,18 @@ class Round(Unit):
 
     async def _begin(self) -> None:
         if not self.begun:
-            self.is_waiting = True
-            try:
+            with self._wait():
                 await self._of.admit(self)
-            finally:
-                self.is_waiting = False
             self.begun = True
+
+    @contextmanager
+    def _wait(self) -> Iterator[None]:
+        self.is_waiting, since = True, monotonic()
+        try:
+            yield
+        finally:
+            self.is_waiting = False
+            self.waited += monotonic() - since
 
     async def opened(self) -> AsyncSession:
         """Return the session of the transaction, which is opened where it is not yet. The caller holds ``lock``."""
@@ -102,11 +111,8 @@ class Round(Unit):
         if self._session is None:
             await self._begin()
             transaction = self._of.begin()
-            self.is_waiting = True
-            try:
+            with self._wait():
                 self._session = await transaction.__aenter__()
-            finally:
-                self.is_waiting = False
             self._transaction = transaction
         return self._session
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -88,10 +88,11 @@ class Surroundings(ABC):
         return made
 
     async def close_sessions(self) -> None:
-        """Close the sessions that the code left open."""
+        """Close the sessions that the code left open. A connection that is lost by then shows itself at the commit."""
         for session in reversed(self.sessions or ()):
             if session.is_open:
-                await session.close()
+                with suppress(Exception):
+                    await session.close()
 
     @abstractmethod
     def writes(self) -> Gathers | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from core.database.current import configured
@@ -9,6 +10,7 @@ from core.database.transaction import Part, shared_reads
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -27,7 +29,7 @@ class AtomicRun(Part):
       that no newcomer's failure undoes them once more.
     """
 
-    __slots__ = ("_calls", "_last", "alone", "cohort", "route")
+    __slots__ = ("_calls", "_forgiven", "_last", "_wrote", "alone", "cohort", "route")
     unit: Round | None
 
     def __init__(self, route: str, *, alone: bool, cohort: Round | None = None) -> None:
@@ -35,7 +37,9 @@ class AtomicRun(Part):
         self.route = route
         self.alone = alone
         self.cohort = cohort
+        self._wrote = False
         self._calls = 0
+        self._forgiven = 0.0
         self._last: asyncio.Future[Any] | None = None
 
     def join(self, *, alone: bool = False) -> Round:
@@ -60,37 +64,44 @@ class AtomicRun(Part):
         """Return what gathers reads. A run that has not written reads outside of transactions."""
         return shared_reads() if self.unit is None else self.unit.reads
 
-    def writing(self) -> AbstractAsyncContextManager[AsyncSession]:
-        """Open a block for one statement of the round."""
-        self._calls += 2
-        return self.join().statement()
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncSession]:
+        """Yield the session for one statement of the round."""
+        async with self.join().statement() as session:
+            yield session
+        self._wrote = True
 
     def reading(self) -> AbstractAsyncContextManager[AsyncSession]:
         """Open a block for a read. A run that has not written reads outside of transactions."""
         return configured().reading() if self.unit is None else self.unit.statement()
 
-    def block(self) -> AbstractAsyncContextManager[AsyncSession]:
-        """Open a block of the round. It is a transaction of the run's own, unless the run shares one already."""
-        self._calls += 2
-        return super().block()
+    @asynccontextmanager
+    async def block(self) -> AsyncIterator[AsyncSession]:
+        """Yield the session for a block of the round, which is the run's own unless the run shares one already."""
+        async with self.join(alone=True).block() as session:
+            yield session
+        self._wrote = True
 
-    async def hold_connection(self) -> Any:
-        """Return the connection of the round."""
-        self._calls += 2
-        return await super().hold_connection()
+    async def session_closed(self, *, committed: bool) -> None:
+        """Let the other handlers use the connection."""
+        self._wrote = self._wrote or committed
+        await super().session_closed(committed=committed)
 
     @property
     def has_written(self) -> bool:
         """Whether the round may hold something of this run. A single call that failed left nothing."""
-        if self._calls != 1 or self._last is None:
-            return self._calls > 0
+        if self._wrote or self._calls != 1 or self._last is None:
+            return self._wrote or self._calls > 0
         last = self._last
         return not last.done() or last.cancelled() or last.exception() is None
 
-    @property
-    def is_waiting(self) -> bool:
-        """Whether the run waits for its transaction to begin."""
-        return self.unit is not None and self.unit.is_waiting
+    def is_to_have_more_time(self, timeout: float) -> bool:
+        """Return whether the run, whose ``timeout`` is over, spent it on waiting for its transaction to begin."""
+        round_ = self.unit
+        if round_ is None or (not round_.is_waiting and round_.waited - self._forgiven < timeout / 10):
+            return False
+        self._forgiven = round_.waited
+        return True
 
     async def end(self, error: BaseException | None) -> BaseException | None:
         """Wait until the round has ended. Return what came of the run: None, what it raised, or UndoneError."""

@@ -62,7 +62,7 @@ class Deadlines:
     def begin(self, delivery: Delivery, timeout: float, part: AtomicRun | None = None) -> Run:
         """Start the clock of a run in the current task, which is cancelled after ``timeout`` seconds.
 
-        A run that waits for its transaction to begin by then, because others are under way, gets its time once more.
+        A run that had to wait for its transaction to begin, because others were under way, gets its time once more.
         """
         loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
@@ -86,7 +86,7 @@ class Deadlines:
                 break
             late.append(run)
         for run in late:
-            if run.part is None or not run.part.is_waiting:
+            if run.part is None or not run.part.is_to_have_more_time(timeout):
                 run.delivery.timed_out = True
                 run.task.cancel()
             # Move it to the end: it is cancelled again if its handler swallows the cancellation.
