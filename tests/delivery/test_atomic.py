@@ -793,7 +793,7 @@ async def step(kind: str, serial: str) -> list[str]:
     return [serial]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 async def test_whatever_handlers_do_a_message_that_is_done_has_its_rows_once_and_no_other_has_any(
     router: Router, seed: int
 ) -> None:
@@ -801,7 +801,7 @@ async def test_whatever_handlers_do_a_message_that_is_done_has_its_rows_once_and
     plans = {str(name): (rng.choices(KINDS, k=rng.randint(0, 4)), rng.random()) for name in range(150)}
     expected: dict[str, list[str]] = {}
 
-    @router.on("t/<lane>", retry=Retry(attempts=2, first=0.01), timeout=0.5)
+    @router.on("t/<lane>", retry=Retry(attempts=2, first=0.01), timeout=2)
     async def store(context: Context[Any]) -> None:
         name = str(context["payload"])
         kinds, fate = plans[name]
@@ -813,7 +813,7 @@ async def test_whatever_handlers_do_a_message_that_is_done_has_its_rows_once_and
             raise OSError("once")
         if 0.1 <= fate < 0.2:
             raise OSError("always")
-        if 0.2 <= fate < 0.22:
+        if 0.2 <= fate < 0.21:
             await asyncio.sleep(60)
         expected[name] = rows
 
@@ -823,6 +823,6 @@ async def test_whatever_handlers_do_a_message_that_is_done_has_its_rows_once_and
             if rng.random() < 0.1:
                 await asyncio.sleep(0.005)
         await until(lambda: worker.ledger.in_hand == 0, 60)
-        failed = sum(0.1 <= fate < 0.22 for _, fate in plans.values())
+        failed = sum(0.1 <= fate < 0.21 for _, fate in plans.values())
         assert (worker.ledger.done, worker.ledger.dead_lettered) == (150 - failed, failed)
     assert await serials() == sorted(row for rows in expected.values() for row in rows)
