@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bootstrap import storage
-from bootstrap.connections import publisher_with
+from bootstrap.connections import identity_of, publisher_with
 from bootstrap.discovery import controllers, discover
 from bootstrap.status import StatusLine, start_block
 from core import __version__, rate_limit
@@ -21,8 +21,10 @@ from core.errors import SessionTakenOverError, StartError
 from core.model import Model
 from core.periodic import jobs_of
 from core.publisher import Publisher, use_publisher
+from core.records.packets import MAX_UNDER_WAY
 from core.records.session_hold import SessionRecord
 from core.runtime import current
+from core.session.identity import Identity
 from core.session.presence import Presence
 from core.session.session import Session
 from core.transport.brokers.embedded import EmbeddedBroker
@@ -99,6 +101,7 @@ class Application:
         session = self._session = Session(
             connector(options), options.address, subscriptions, stale=stale, hold=record, presence=presence
         )
+        exactly_once = any(route.options.delivery == "exactly_once" for route in self.router.routes)
         engine = Engine(
             EngineOptions(
                 router=self.router,
@@ -112,17 +115,18 @@ class Application:
                 client_id=options.client_id,
                 broker=options.address,
                 subscriptions=subscriptions,
-                known=record.known,
+                known=frozenset(record.before.filters),
                 retry=settings.retry(),
                 timeout=settings.handler_timeout,
                 limits=settings.limits(),
                 receive_maximum=settings.mqtt_receive_maximum,
                 dedup_keep=settings.dedup_keep,
                 jobs=jobs,
+                identity=identity_of(options, record) if exactly_once else Identity(),
             )
         )
         if engine.exactly_once is not None:
-            self._check_session_outlives(options)
+            self._check_session(options)
         await storage.when_database_answers(engine.load)
         self.engine = engine
         engine.start()
@@ -133,10 +137,19 @@ class Application:
         self._ready = asyncio.create_task(self._log_when_ready(session), name="log when ready")
         return working
 
-    def _check_session_outlives(self, options: ConnectOptions) -> None:
-        """Raise StartError if the session ends with its connection: the record of its packets would be of no use."""
+    def _check_session(self, options: ConnectOptions) -> None:
+        """Raise StartError if the record of packets would be of no use.
+
+        The session may end with its connection, or too many packets may be under way at once.
+        """
+        route = next(route for route in self.router.routes if route.options.delivery == "exactly_once")
+        if options.receive_maximum > MAX_UNDER_WAY:
+            raise StartError(
+                f"route {route.pattern.text!r} at {route.defined_at}: delivery='exactly_once' knows messages by their "
+                f"packet identifiers, and MQTT_RECEIVE_MAXIMUM={options.receive_maximum} lets too many be under way at once "
+                f"for that; set MQTT_RECEIVE_MAXIMUM to {MAX_UNDER_WAY} at the most"
+            )
         if options.version == "5" and options.session_expiry == 0:
-            route = next(route for route in self.router.routes if route.options.delivery == "exactly_once")
             raise StartError(
                 f"route {route.pattern.text!r} at {route.defined_at}: delivery='exactly_once' needs a session that outlives "
                 "its connection, and MQTT_SESSION_EXPIRY=0 ends it with the connection; set MQTT_SESSION_EXPIRY to the "

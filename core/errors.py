@@ -208,7 +208,8 @@ class BatchError(RouteMQError):
     """The handler of a route with ``batch`` raises it to blame single messages.
 
     ``errors`` has the error of each blamed message by its place in the list, counted from 0. A blamed message runs alone
-    from then on, by its route's retry policy. The others count as done.
+    from then on, by its route's retry policy. The others count as done. They run again where what the handler
+    wrote was undone.
     """
 
     def __init__(self, errors: Mapping[int, Exception]) -> None:

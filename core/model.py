@@ -107,8 +107,8 @@ class ModelType(DeclarativeAttributeIntercept):
     async def get_session(cls) -> AsyncSession:
         """Return a new session, which the caller commits and closes. Return None while the database is disabled.
 
-        In a route with ``delivery="exactly_once"``, the session is on the connection of the unit of work. Its ``commit()``
-        releases a savepoint, and the unit of work commits in the end.
+        In a handler, and within ``transaction``, the session is on the connection of that transaction. Its ``commit()``
+        releases a savepoint, and the transaction commits in the end.
         """
         if not _enabled("get_session"):
             # The specification has callers that ask `if not session`. The type spares the others from asking.
@@ -128,7 +128,8 @@ class ModelType(DeclarativeAttributeIntercept):
         """Open a transaction for the block. The calls of ``Model`` join it, in this task and in those that it starts.
 
         It commits at the end of the block, and rolls back if the block raises. A transaction within a transaction is a
-        savepoint. Yield its AsyncSession. Raise DatabaseDisabledError while the database is disabled.
+        savepoint, and so is one in a handler. Yield its AsyncSession. Raise DatabaseDisabledError while the database is
+        disabled.
         """
         return transactions.transaction()
 
@@ -141,10 +142,10 @@ class ModelType(DeclarativeAttributeIntercept):
         Raise ModelError for a value that the model has no column for, IntegrityError for a violated constraint, and
         DatabaseDisabledError while the database is disabled.
         """
-        gathers = transactions.gathers()
-        insert = shared_insert(model, values) if gathers is not None else None
-        if gathers is not None and insert is not None:
-            made: M = await gathers.writes.call(insert, values)
+        writes = transactions.writes()
+        insert = shared_insert(model, values) if writes is not None else None
+        if writes is not None and insert is not None:
+            made: M = await writes.call(insert, values)
             return made
         row = new_instance(model, values)
         async with transactions.writing() as session:
@@ -250,9 +251,9 @@ class ModelType(DeclarativeAttributeIntercept):
         check_key(model, key)
         if not _enabled("find"):
             return None
-        gathers = transactions.gathers() if hashable(key) else None
-        if gathers is not None:
-            found: M | None = await gathers.reads.call(find_of(cast("Any", model)), key)
+        reads = transactions.reads() if hashable(key) else None
+        if reads is not None:
+            found: M | None = await reads.call(find_of(cast("Any", model)), key)
             return found
         async with transactions.reading() as session:
             return await session.get(model, key)
@@ -373,9 +374,9 @@ def _enabled(call: str) -> bool:
 
 async def _write(statement: Statement, value: Any, *, gather: bool) -> Any:
     """Return the result of a call that writes ``value``. ``gather`` says whether it may be gathered with other calls."""
-    gathers = transactions.gathers() if gather else None
-    if gathers is not None:
-        return await gathers.writes.call(statement, value)
+    writes = transactions.writes() if gather else None
+    if writes is not None:
+        return await writes.call(statement, value)
     async with transactions.writing() as session:
         (result,) = await statement.run(session, [value])
     return result

@@ -39,6 +39,7 @@ class Options(TypedDict, total=False):
     timeout: float | None
     batch: int | None
     dedup: Dedup | None
+    atomic: bool
     reply: str | None
     reply_errors: bool
     name: str | None
@@ -70,6 +71,8 @@ class RouteOptions:
     - ``batch``: the handler gets a list of contexts, at most this many, 1 to 10,000. None, the default, means that it gets
       one context.
     - ``dedup``: an application key, for "exactly_once" only (see ``core.records.dedup``). By default there is none.
+    - ``atomic``: whether the writes of one run hold together: they are kept if the handler returned, and undone if it
+      raised. By default they do. With False, each call of ``Model`` stands by itself.
     - ``reply``: a topic pattern with parameters of the route's. What the handler returns is sent there, unless the message
       names a response topic. By default there is none.
     - ``reply_errors``: whether a message that could not be handled is answered too. By default it is not.
@@ -85,6 +88,7 @@ class RouteOptions:
     timeout: float | None = None
     batch: int | None = None
     dedup: Dedup | None = None
+    atomic: bool = True
     reply: str | None = None
     reply_errors: bool = False
     name: str | None = None

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy import insert, text
 
 from bootstrap import storage
+from bootstrap.connections import asked
 from bootstrap.discovery import discover
 from config.settings import masked, unknown_variables, variables
 from core import rate_limit
 from core.database.current import configured
 from core.database.migrations import migrate
-from core.errors import BrokerUnreachableError, RouteMQError, one_line
+from core.errors import BrokerUnreachableError, RouteMQError, TransportError, one_line
 from core.model import Base, Model
 from core.records.tables import sessions
+from core.session.identity import Verdict, may_be_asked, meaning
 from core.transport.brokers.embedded import EmbeddedBroker, find_running
 from core.transport.connect import connector
 from core.transport.connection import Deaf
@@ -63,6 +65,8 @@ async def doctor(settings: Settings, console: Console) -> int:
     }
     if settings.rate_limit_url:
         checks["rate limits"] = _rate_limits
+    if _exactly_once():
+        checks["redelivery"] = _redelivery
     failed = False
     for name, check in checks.items():
         try:
@@ -118,6 +122,31 @@ async def _broker(settings: Settings) -> Finding:
         size = f"at most {connack.maximum_packet_size:,} bytes" if connack.maximum_packet_size else "any size"
         said += f", and has {shared}, Receive Maximum {connack.receive_maximum:,}, packets of {size}"
     return Finding("ok", said)
+
+
+def _exactly_once() -> bool:
+    """Return whether there is a route that has to know messages which come again."""
+    try:
+        return any(route.options.delivery == "exactly_once" for route in discover().routes)
+    except RouteMQError:
+        # The check of the routes tells it.
+        return False
+
+
+async def _redelivery(settings: Settings) -> Finding:
+    options = settings.connect_options()
+    if options.scheme == "embedded":
+        try:
+            options = await find_running(options)
+        except BrokerUnreachableError:
+            return Finding("warn", f"the embedded broker {Verdict.NO_DUP.value}. {meaning(Verdict.NO_DUP)}")
+    try:
+        verdict = await asked(options)
+    except (TransportError, TimeoutError) as error:
+        reason = "it did not answer" if isinstance(error, TimeoutError) else one_line(error, name=False)
+        said = f"{options.address} {Verdict.UNKNOWN.value}: {reason}"
+        return Finding("warn", f"{said}. {may_be_asked(options.client_id)}")
+    return Finding("ok" if verdict is Verdict.CIRCLE else "warn", f"{options.address} {verdict.value}. {meaning(verdict)}")
 
 
 def _embedded(options: ConnectOptions) -> Finding:

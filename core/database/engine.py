@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -15,6 +15,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 
 from core.database.fault import Fault, fault_of
 from core.database.pool import PoolOptions
+from core.database.rounds import Rounds
 from core.database.statements.gather import Gather
 from core.database.url import check_url
 from core.errors import DatabaseUnreachableError, one_line
@@ -51,7 +52,8 @@ class Database:
         self.url = check_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         options: dict[str, Any] = {"echo": echo, "pool_recycle": int(pool.pool_recycle)}
-        if self.is_sqlite and self.url.database in {None, "", ":memory:"}:
+        self._is_in_memory = self.is_sqlite and self.url.database in {None, "", ":memory:"}
+        if self._is_in_memory:
             # With a pool of several connections, each would be a database of its own in memory.
             options["poolclass"] = StaticPool
         else:
@@ -77,7 +79,17 @@ class Database:
         self.reads = Gather(self.reading)
         # What it has answered so far: transactions that were committed, and reads.
         self.answers = 0
+        self._most_alone = max((pool.pool_size + pool.max_overflow) // 2, 1)
+        self._rounds: WeakKeyDictionary[asyncio.AbstractEventLoop, Rounds] = WeakKeyDictionary()
         self._writers: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+
+    def rounds(self) -> Rounds:
+        """Return the transactions of the handlers' runs in the running event loop."""
+        loop = asyncio.get_running_loop()
+        found = self._rounds.get(loop)
+        if found is None:
+            found = self._rounds[loop] = Rounds(self.writing, self._most_alone)
+        return found
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncSession]:
@@ -91,18 +103,20 @@ class Database:
                 yield session
             self.answers += 1
             return
-        lock = self._writers.setdefault(asyncio.get_running_loop(), asyncio.Lock())
-        async with lock, self.session() as session, session.begin():
+        async with self._writer(), self.session() as session, session.begin():
             await session.connection(execution_options={"routemq_writes": True})
             yield session
         self.answers += 1
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
-        """Open a session for a call that reads."""
-        async with self.session() as session:
+        """Open a session that reads. In memory there is one connection, so that it waits for the transaction under way."""
+        async with self._writer() if self._is_in_memory else nullcontext(), self.session() as session:
             yield session
         self.answers += 1
+
+    def _writer(self) -> asyncio.Lock:
+        return self._writers.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:

@@ -3,107 +3,303 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from abc import ABC, abstractmethod
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.database.current import configured
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
+    from contextvars import Token
 
-    from sqlalchemy.ext.asyncio import AsyncSession
-
-    from core.database.statements.gather import Gather
-    from core.database.unit_of_work import SavepointSession, UnitOfWork
+    from core.database.statements.gather import Gather, Statement
+    from core.database.unit_of_work import Unit
 
 
-class _Transaction:
-    """A block of ``transaction()``, or one handler's part of a unit of work.
+class Gathers(Protocol):
+    """Gathers calls (see ``core.database.statements.gather``)."""
 
-    - ``session``: the session of the transaction.
-    - ``lock``: held by the task that uses the session, which is one task at a time.
-    - ``open``: False from the end of the block on.
-    - ``unit``: the unit of work. None for a block of ``transaction()``.
-    - ``sessions``: the sessions that the handler opened on the unit's connection.
+    def call(self, statement: Statement, value: Any, /) -> asyncio.Future[Any]:
+        """Have ``statement`` carry out ``value``. Return the future of its result."""
+
+
+class SavepointSession(AsyncSession):
+    """A session on the connection of the surrounding transaction. Its ``commit()`` releases a savepoint.
+
+    - ``within``: the surroundings, whose connection the session holds until it is closed. None for a session that was opened
+      while another one of the same task was open: it is a savepoint of that one.
+    - ``task``: the task that opened the session.
+    - ``has_committed``: whether a savepoint was released.
     """
 
-    __slots__ = ("lock", "open", "session", "sessions", "unit")
+    within: Surroundings | None = None
+    task: asyncio.Task[Any] | None = None
+    is_open = True
+    has_committed = False
 
-    def __init__(self, session: AsyncSession, unit: UnitOfWork | None = None) -> None:
-        self.session = session
-        self.lock = asyncio.Lock() if unit is None else unit.lock
+    async def close(self) -> None:
+        """Roll back what was not committed, and let others use the connection."""
+        try:
+            await super().close()
+        finally:
+            if self.is_open:
+                self.is_open = False
+                if self.within is not None:
+                    await self.within.session_closed(committed=self.has_committed)
+
+
+class Surroundings(ABC):
+    """A transaction that surrounds the running code.
+
+    - ``open``: False from the end on.
+    - ``sessions``: the sessions that the code opened on the transaction's connection. None before the first.
+    """
+
+    __slots__ = ("open", "sessions")
+
+    def __init__(self) -> None:
         self.open = True
-        self.unit = unit
-        self.sessions: list[SavepointSession] = []
+        self.sessions: list[SavepointSession] | None = None
 
     def own_session(self) -> SavepointSession | None:
-        """Return the open session of the handler, which holds the connection. Return None if no session is open."""
-        return next((session for session in self.sessions if session.is_open), None)
+        """Return the open session of the code, which holds the connection. Return None if no session is open."""
+        if self.sessions is None:
+            return None
+        return next((session for session in reversed(self.sessions) if session.is_open), None)
+
+    async def open_session(self) -> SavepointSession:
+        """Return a session on the transaction's connection, which the code commits and closes."""
+        own, task = self.own_session(), asyncio.current_task()
+        if own is not None and own.task is task:
+            made = _session_on(await own.connection())
+        else:
+            made = _session_on(await self.hold_connection())
+            made.within = self
+        made.task = task
+        if self.sessions is None:
+            self.sessions = []
+        self.sessions.append(made)
+        return made
+
+    async def close_sessions(self) -> None:
+        """Close the sessions that the code left open. A connection that is lost by then shows itself at the commit."""
+        for session in reversed(self.sessions or ()):
+            if session.is_open:
+                with suppress(Exception):
+                    await session.close()
+
+    @abstractmethod
+    def writes(self) -> Gathers | None:
+        """Return what gathers calls that write. None if each is a statement by itself."""
+
+    @abstractmethod
+    def reads(self) -> Gathers | None:
+        """Return what gathers calls that read. None if each is a statement by itself."""
+
+    @abstractmethod
+    def writing(self) -> AbstractAsyncContextManager[AsyncSession]:
+        """Open a block for one call that writes. Yield its session."""
+
+    @abstractmethod
+    def reading(self) -> AbstractAsyncContextManager[AsyncSession]:
+        """Open a block for one call that reads. Yield its session."""
+
+    @abstractmethod
+    def block(self) -> AbstractAsyncContextManager[AsyncSession]:
+        """Open a transaction within this one. Yield its session."""
+
+    @abstractmethod
+    async def hold_connection(self) -> Any:
+        """Return the connection. Nobody else uses it until ``session_closed``."""
+
+    @abstractmethod
+    async def session_closed(self, *, committed: bool) -> None:
+        """Let others use the connection. ``committed`` says whether the session committed something."""
 
 
-class Gathers(NamedTuple):
-    """What the calls of the running code are gathered by: one ``Gather`` for writes, and one for reads."""
+class Block(Surroundings):
+    """A block of ``transaction()`` with its ``session``, which one task at a time may use."""
 
-    writes: Gather
-    reads: Gather
+    __slots__ = ("_lock", "_session")
+
+    def __init__(self, session: AsyncSession) -> None:
+        super().__init__()
+        self._session = session
+        self._lock = asyncio.Lock()
+
+    def writes(self) -> None:
+        """Return None, because each call is a savepoint."""
+
+    def reads(self) -> None:
+        """Return None, because each call is a statement."""
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncSession]:
+        """Yield the session within a savepoint, so that an error which the caller catches does not undo the other calls."""
+        async with self._lock, self._session.begin_nested():
+            yield self._session
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncSession]:
+        """Yield the session."""
+        async with self._lock:
+            yield self._session
+
+    block = writing
+
+    async def hold_connection(self) -> Any:
+        """Return the connection of the session."""
+        await self._lock.acquire()
+        try:
+            return await self._session.connection()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    async def session_closed(self, *, committed: bool) -> None:
+        """Let others use the connection."""
+        self._lock.release()
+
+    async def end(self) -> None:
+        """Wait for the call that uses the session. Calls that come later are no part of the transaction."""
+        async with self._lock:
+            self.open = False
 
 
-_surrounding: ContextVar[_Transaction | None] = ContextVar("routemq_transaction", default=None)
+class Part(Surroundings):
+    """A block whose calls are part of ``unit``: the run of one handler."""
+
+    __slots__ = ("_token", "unit")
+    unit: Unit | None
+
+    def __init__(self, unit: Unit | None) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def enter(self) -> None:
+        """Have the calls of the running code be part of the unit, and those of the tasks that it starts."""
+        self._token: Token[Surroundings | None] = _surroundings.set(self)
+
+    def leave(self) -> None:
+        """End that. Tasks that go on are no longer part of the unit."""
+        self.open = False
+        _surroundings.reset(self._token)
+
+    async def __aenter__(self) -> Self:
+        self.enter()
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        self.leave()
+        await self.close_sessions()
+
+    def join(self, *, alone: bool = False) -> Unit:
+        """Return the unit that the calls are part of."""
+        assert self.unit is not None  # noqa: S101 - given to the constructor
+        return self.unit
+
+    def writes(self) -> Gathers | None:
+        """Return what gathers the writes of the unit."""
+        return self.join().writes
+
+    def reads(self) -> Gathers | None:
+        """Return what gathers the reads of the unit."""
+        return self.join().reads
+
+    def writing(self) -> AbstractAsyncContextManager[AsyncSession]:
+        """Open a block for one statement of the unit."""
+        return self.join().statement()
+
+    def reading(self) -> AbstractAsyncContextManager[AsyncSession]:
+        """Open a block for one statement of the unit."""
+        return self.join().statement()
+
+    def block(self) -> AbstractAsyncContextManager[AsyncSession]:
+        """Open a block of the unit."""
+        return self.join(alone=True).block()
+
+    async def hold_connection(self) -> Any:
+        """Return the connection of the unit."""
+        unit = self.join(alone=True)
+        await unit.lock.acquire()
+        try:
+            return await (await unit.opened()).connection()
+        except BaseException:
+            unit.lock.release()
+            raise
+
+    async def session_closed(self, *, committed: bool) -> None:
+        """Let the other handlers use the connection."""
+        unit = self.join()
+        try:
+            await unit.session_closed(committed=committed)
+        finally:
+            unit.lock.release()
 
 
-def _surrounding_transaction() -> _Transaction | None:
-    transaction = _surrounding.get()
+_surroundings: ContextVar[Surroundings | None] = ContextVar("routemq_transaction", default=None)
+
+
+def _surrounding() -> Surroundings | None:
+    found = _surroundings.get()
     # A task may outlive the transaction in which it was started. Its calls are no part of a transaction from then on.
-    return transaction if transaction is not None and transaction.open else None
+    return found if found is not None and found.open else None
+
+
+def _session_on(connection: Any) -> SavepointSession:
+    made = SavepointSession(bind=connection, join_transaction_mode="create_savepoint", expire_on_commit=False)
+
+    @event.listens_for(made.sync_session, "after_commit")
+    def committed(session: object) -> None:
+        made.has_committed = True
+
+    return made
 
 
 def is_surrounded() -> bool:
     """Return whether the running code is within a transaction, which commits what the code writes."""
-    return _surrounding_transaction() is not None
+    return _surrounding() is not None
 
 
-def gathers() -> Gathers | None:
-    """Return what gathers the calls of the running code. Return None if each of its calls is a statement by itself."""
-    outer = _surrounding_transaction()
+def may_be_undone() -> bool:
+    """Return whether the running code is a handler's that has written, so that it runs again if others are rolled back."""
+    outer = _surrounding()
+    return isinstance(outer, Part) and outer.unit is not None
+
+
+def writes() -> Gathers | None:
+    """Return what gathers the writes of the running code. Return None if each of its calls is a statement by itself."""
+    outer = _surrounding()
     if outer is None:
         database = configured()
-        return Gathers(database.writes, database.reads) if database.gathers else None
-    if outer.unit is None or outer.own_session() is not None:
-        return None
-    return Gathers(outer.unit.writes, outer.unit.reads)
+        return database.writes if database.gathers else None
+    return outer.writes() if outer.own_session() is None else None
+
+
+def reads() -> Gathers | None:
+    """Return what gathers the reads of the running code. Return None if each of its calls is a statement by itself."""
+    outer = _surrounding()
+    if outer is None:
+        return shared_reads()
+    return outer.reads() if outer.own_session() is None else None
+
+
+def shared_reads() -> Gather | None:
+    """Return what gathers the reads of all code outside of transactions. Return None on a database without gathers."""
+    database = configured()
+    return database.reads if database.gathers else None
 
 
 async def get_session() -> AsyncSession:
-    """Return a new session, which the caller commits and closes. Within a unit of work it is on the unit's connection."""
-    outer = _surrounding_transaction()
-    if outer is None or outer.unit is None:
-        return configured().session()
-    made = await outer.unit.open_session()
-    outer.sessions.append(made)
-    return made
-
-
-class PartOf:
-    """A block whose calls are part of ``unit``: the run of one handler.
-
-    At its end, the sessions that the handler left open are closed.
-    """
-
-    __slots__ = ("_part", "_token")
-
-    def __init__(self, unit: UnitOfWork) -> None:
-        self._part = _Transaction(unit.session, unit)
-
-    async def __aenter__(self) -> None:
-        self._token = _surrounding.set(self._part)
-
-    async def __aexit__(self, *raised: object) -> None:
-        self._part.open = False
-        _surrounding.reset(self._token)
-        for session in self._part.sessions:
-            if session.is_open:
-                await session.close()
+    """Return a new session, which the caller commits and closes. Within a transaction it is on the same connection."""
+    outer = _surrounding()
+    return configured().session() if outer is None else await outer.open_session()
 
 
 @asynccontextmanager
@@ -112,7 +308,7 @@ async def transaction() -> AsyncIterator[AsyncSession]:
 
     It commits at the end of the block, and rolls back if the block raises. Within another transaction it is a savepoint.
     """
-    outer = _surrounding_transaction()
+    outer = _surrounding()
     if outer is None:
         async with configured().writing() as session, _surround(session):
             yield session
@@ -120,20 +316,20 @@ async def transaction() -> AsyncIterator[AsyncSession]:
         async with own.begin_nested(), _surround(own):
             yield own
     else:
-        async with outer.lock, outer.session.begin_nested(), _surround(outer.session):
-            yield outer.session
+        async with outer.block() as session, _surround(session):
+            yield session
 
 
 @asynccontextmanager
 async def _surround(session: AsyncSession) -> AsyncIterator[None]:
-    inner = _Transaction(session)
-    token = _surrounding.set(inner)
+    inner = Block(session)
+    token = _surroundings.set(inner)
     try:
         yield
     finally:
-        async with inner.lock:
-            inner.open = False
-        _surrounding.reset(token)
+        await inner.close_sessions()
+        await inner.end()
+        _surroundings.reset(token)
 
 
 @asynccontextmanager
@@ -142,33 +338,27 @@ async def writing() -> AsyncIterator[AsyncSession]:
 
     Within a transaction the call is a savepoint. So an error that the caller catches does not undo the other calls.
     """
-    outer = _surrounding_transaction()
+    outer = _surrounding()
     if outer is None:
         async with configured().writing() as session:
             yield session
     elif (own := outer.own_session()) is not None:
         async with own.begin_nested():
             yield own
-    elif outer.unit is not None:
-        async with outer.unit.statement() as session:
-            yield session
     else:
-        async with outer.lock, outer.session.begin_nested():
-            yield outer.session
+        async with outer.writing() as session:
+            yield session
 
 
 @asynccontextmanager
 async def reading() -> AsyncIterator[AsyncSession]:
     """Yield a session for one call that reads: that of the surrounding transaction, or one of its own."""
-    outer = _surrounding_transaction()
+    outer = _surrounding()
     if outer is None:
         async with configured().reading() as session:
             yield session
     elif (own := outer.own_session()) is not None:
         yield own
-    elif outer.unit is not None:
-        async with outer.unit.statement() as session:
-            yield session
     else:
-        async with outer.lock:
-            yield outer.session
+        async with outer.reading() as session:
+            yield session

@@ -3,45 +3,58 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
-
-from sqlalchemy.ext.asyncio import AsyncSession
+from typing import TYPE_CHECKING
 
 from core.database.statements.gather import Gather
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
+
+    from sqlalchemy.ext.asyncio import AsyncSession
 
 
-class SavepointSession(AsyncSession):
-    """A session on the connection of ``unit``. Its ``commit()`` releases a savepoint. The unit commits in the end.
+class Unit(ABC):
+    """A transaction that handlers share. One statement at a time may use its connection, under ``lock``.
 
-    While ``is_open`` holds, the other handlers wait for the connection.
+    The calls of all handlers that wait at the same moment are gathered, by ``writes`` and by ``reads``. Instances are
+    detached from the session at once, so that what a handler changes on them is not written.
     """
 
-    unit: UnitOfWork
-    is_open = True
+    lock: asyncio.Lock
+    writes: Gather
+    reads: Gather
 
-    async def close(self) -> None:
-        """Roll back what was not committed, and let the other handlers use the connection."""
-        try:
-            await super().close()
-        finally:
-            if self.is_open:
-                self.is_open = False
-                self.unit.lock.release()
+    @abstractmethod
+    def statement(self) -> AbstractAsyncContextManager[AsyncSession]:
+        """Open a block for one statement, or for one gather. Yield the session."""
+
+    @abstractmethod
+    def block(self) -> AbstractAsyncContextManager[AsyncSession]:
+        """Open a block whose statements hold together or not at all. Yield the session."""
+
+    @abstractmethod
+    async def opened(self) -> AsyncSession:
+        """Return the session. The caller holds ``lock``."""
+
+    @abstractmethod
+    async def session_closed(self, *, committed: bool) -> None:
+        """Record that a handler closed its session, and whether it committed something. The caller still holds ``lock``."""
+
+    async def end(self) -> None:
+        """Wait until no gathered call is under way on the connection."""
+        await self.writes.idle()
+        await self.reads.idle()
 
 
-class UnitOfWork:
-    """The transaction of ``session``, whose connection one statement at a time may use.
+class UnitOfWork(Unit):
+    """The transaction of ``session``, which whoever made it commits.
 
     - ``savepoints``: whether each gather is within a savepoint. Then an error that a handler catches does not undo the
       rest. Without savepoints, which is cheaper, such an error spoils the transaction.
     - ``spoilt``: whether a statement failed without a savepoint.
-
-    The calls of all handlers that wait at the same moment are gathered. Instances are detached from the session at once,
-    so that what a handler changes on them is not written.
     """
 
     def __init__(self, session: AsyncSession, *, savepoints: bool) -> None:
@@ -68,19 +81,15 @@ class UnitOfWork:
                     raise
             self.session.expunge_all()
 
-    async def open_session(self) -> SavepointSession:
-        """Return a session on the unit's connection, which a handler commits and closes."""
-        await self.lock.acquire()
-        try:
-            connection: Any = await self.session.connection()
-            made = SavepointSession(bind=connection, join_transaction_mode="create_savepoint", expire_on_commit=False)
-        except BaseException:
-            self.lock.release()
-            raise
-        made.unit = self
-        return made
+    @asynccontextmanager
+    async def block(self) -> AsyncIterator[AsyncSession]:
+        """Yield the session within a savepoint."""
+        async with self.lock, self.session.begin_nested():
+            yield self.session
 
-    async def end(self) -> None:
-        """Wait until no gathered call is under way on the connection."""
-        await self.writes.idle()
-        await self.reads.idle()
+    async def opened(self) -> AsyncSession:
+        """Return the session."""
+        return self.session
+
+    async def session_closed(self, *, committed: bool) -> None:
+        """Do nothing, because whoever made the transaction ends it."""

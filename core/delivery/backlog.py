@@ -333,7 +333,7 @@ class Backlog:
                 if await table.remove_within(await session.connection(), [delivery.stored or 0]) == 0:
                     raise _HandledBeforeError  # noqa: TRY301 - out of the transaction
                 unit = UnitOfWork(session, savepoints=True)
-                async with transaction.PartOf(unit):
+                async with transaction.Part(unit):
                     error = await self._dispatch.runner.run(delivery, collected)
                 await unit.end()
                 if error is not None:

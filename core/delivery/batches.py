@@ -12,7 +12,7 @@ from core.errors import BatchError, HandlerTimeoutError
 from core.handling.outcome import again_after
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Sequence
 
     from core.handling.delivery import Delivery
     from core.handling.dispatch import Dispatch
@@ -49,21 +49,30 @@ class _Batch(SharedRuns):
             outage.leave(first)
         else:
             outage.answered(first)
-        if error is not None and fault is Fault.SCHEMA:
-            # It is the route's: each of them waits alone, until the route stands.
-            left = [place for place in range(len(deliveries)) if place not in refused]
-            return Verdict(committed=False, blamed=refused | dict.fromkeys(left, error))
         if error is None:
             return Verdict(committed=True, blamed=refused)
-        if isinstance(error, BatchError):
-            # The places are those in the list that the handler got.
-            left = [place for place in range(len(deliveries)) if place not in refused]
-            blamed = {left[place]: reason for place, reason in error.errors.items() if place < len(left)}
-            return Verdict(committed=True, blamed=refused | blamed)
-        return Verdict(committed=False, blamed=refused, failure=error)
+        return _verdict(deliveries, refused, error, fault)
 
     async def _deliver(self, delivery: Delivery, error: BaseException | None) -> None:
         await self._dispatch.deliver(delivery, error)
+
+
+def _verdict(
+    deliveries: Sequence[Delivery], refused: dict[int, BaseException], error: BaseException, fault: Fault
+) -> Verdict:
+    """Return what came of a run that raised ``error``. ``refused`` are those that the handler did not get."""
+    # The places are those in the list that the handler got.
+    left = [place for place in range(len(deliveries)) if place not in refused]
+    if fault is Fault.SCHEMA:
+        # It is the route's: each of them waits alone, until the route stands.
+        return Verdict(committed=False, blamed=refused | dict.fromkeys(left, error))
+    if not isinstance(error, BatchError):
+        return Verdict(committed=False, blamed=refused, failure=error)
+    blamed = {left[place]: reason for place, reason in error.errors.items() if place < len(left)}
+    if deliveries[0].undone:
+        # What the handler wrote for the others was undone too, so that they run again.
+        return Verdict(committed=False, blamed=refused | blamed, failure=None if blamed else error)
+    return Verdict(committed=True, blamed=refused | blamed)
 
 
 class Batches:

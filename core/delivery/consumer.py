@@ -12,6 +12,8 @@ from core.delivery.transactions import Transactions
 from core.errors import MessageError, one_line
 from core.handling.delivery import Delivery, routed
 from core.handling.end import End
+from core.mqtt.topics import matches
+from core.session.identity import PROBE_TOPICS
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -67,6 +69,9 @@ class Consumer:
         self._window = intake.window
         self._copies = intake.copies
         self._retries = dispatch.pauses
+        self._hears_probes = any(
+            matches(subscription.topic_filter, PROBE_TOPICS + "x") for subscription in router.subscriptions()
+        )
         self._lanes = Lanes(self._deliver)
         self._batches = Batches(dispatch, self._ended)
         self._packets = None if exactly_once is None else exactly_once.packets
@@ -88,9 +93,15 @@ class Consumer:
         if message.qos and self._acknowledgements.rejoin(message):
             ledger.count(End.DEDUPLICATED)
             return
-        further = self._copies is not None and self._copies.is_further(message)
-        if further or (self._packets is not None and self._packets.is_known(message)):
+        if (self._packets is not None and self._packets.receive(message)) or (
+            self._copies is not None and self._copies.is_further(message)
+        ):
             ledger.count(End.DEDUPLICATED)
+            self._pass_over(message)
+            return
+        if self._hears_probes and message.topic.startswith(PROBE_TOPICS):
+            # A question of a worker to the broker, which a wide topic filter brings too.
+            ledger.count(End.DROPPED)
             self._pass_over(message)
             return
         delivery, key = self._accept(message)
@@ -114,7 +125,7 @@ class Consumer:
             self._retries.make_room()
 
     def _pass_over(self, message: Message) -> None:
-        """Acknowledge a message that is not to be handled: a further copy, or one that was committed before."""
+        """Acknowledge a message that is not to be handled."""
         if message.qos:
             delivery = Delivery(message, None, {})
             self._acknowledgements.expect(delivery)
@@ -131,6 +142,17 @@ class Consumer:
         except Exception as error:  # noqa: BLE001 - what a user's callable raises costs this message alone
             delivery.refused = MessageError(f"order_by of the route raised {one_line(error)}")
             return delivery, message.topic
+
+    async def connecting(self) -> None:
+        """Find out what the broker does with packet identifiers, if exactly-once routes need to know."""
+        if self._packets is not None:
+            await self._packets.identity.ask()
+
+    async def subscribing(self) -> None:
+        """Have the session recorded, before anything new can come in it. Raise ConnectionLostError if that fails."""
+        if self._packets is not None:
+            await self._packets.identity.ask()
+            await self._packets.ready()
 
     def connected(self, connack: Connack) -> None:
         """Record a new connection."""

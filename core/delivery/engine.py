@@ -28,6 +28,7 @@ from core.records.packets import Packets
 from core.retry import Retry
 from core.routing.overlaps import Copies
 from core.runtime.clock import Clock, SystemClock
+from core.session.identity import Identity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,6 +79,7 @@ class EngineOptions:
     - ``dedup_keep``: how long application keys are kept. By default 604,800, which is 7 days.
     - ``jobs``: the periodic work.
     - ``clock``: tells the time to periodic work and to the pauses between runs.
+    - ``identity``: knows whether the broker's packet identifiers can be trusted. By default they are.
     - ``observer``: is told of the outcome of each run. By default nobody is.
     """
 
@@ -100,6 +102,7 @@ class EngineOptions:
     dedup_keep: float = 604_800
     jobs: Sequence[Job] = ()
     clock: Clock = field(default_factory=SystemClock)
+    identity: Identity = field(default_factory=Identity)
     observer: Observer | None = None
 
 
@@ -114,7 +117,8 @@ class Engine:
     def __init__(self, options: EngineOptions) -> None:
         self._options = options
         self.ledger = Ledger()
-        acknowledgements = Acknowledgements(options.link.acknowledge)
+        acknowledgements = Acknowledgements(options.link.acknowledge, options.identity)
+        window = Window(self.ledger, acknowledgements, options.link, options.receive_maximum)
         database = options.database
         outage = Outage(log) if database is None else Outage(log, lambda: database.answers)
         backlog = options.backlog.place
@@ -127,9 +131,8 @@ class Engine:
             Circuits(outage, options.breaker_after, stores=backlog is not None),
             options.observer,
         )
-        self.exactly_once = _exactly_once(options, burial)
+        self.exactly_once = _exactly_once(options, window, burial)
         self._backlog = Backlog(options.backlog, options.router, self.dispatch, self.exactly_once, self.ledger)
-        window = Window(self.ledger, acknowledgements, options.link, options.receive_maximum)
         self.dispatch.pauses.share = options.receive_maximum // RETRY_SHARE
         self.dispatch.pauses.crowded = lambda: window.crowded
         self.consumer = Consumer(
@@ -181,19 +184,21 @@ class Engine:
         await stopping
 
     async def stop(self, flushing: float = 0) -> None:
-        """Stop the outbox once it is empty, or after ``flushing`` seconds.
+        """Stop the record of packets, and the outbox once it is empty, or after ``flushing`` seconds.
 
         What it still holds is sent after the next start.
         """
+        await self._options.identity.stop()
         if self.exactly_once is None:
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(flushing):
                 await self.exactly_once.outbox.flushed()
         await self.exactly_once.outbox.stop()
+        await self.exactly_once.packets.stop()
 
 
-def _exactly_once(options: EngineOptions, burial: Burial) -> ExactlyOnce | None:
+def _exactly_once(options: EngineOptions, window: Window, burial: Burial) -> ExactlyOnce | None:
     """Return what exactly-once routes need. None where there are no such routes."""
     route = next((route for route in options.router.routes if route.options.delivery == "exactly_once"), None)
     if route is None:
@@ -206,7 +211,7 @@ def _exactly_once(options: EngineOptions, burial: Burial) -> ExactlyOnce | None:
         )
     return ExactlyOnce(
         database.writing,
-        Packets(database.begin, options.client_id, options.broker),
+        Packets(database.begin, options.client_id, options.broker, options.identity, window),
         Outbox(database.begin, options.outgoing, burial.store, options.client_id),
         options.client_id,
         options.dedup_keep,

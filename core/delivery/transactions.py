@@ -207,7 +207,7 @@ class Transactions(SharedRuns):
 
         async def in_order(indexes: list[int]) -> None:
             for index in indexes:
-                async with transaction.PartOf(unit):
+                async with transaction.Part(unit):
                     error = await runner.run(taken[index][1], collected)
                 if error is not None:
                     # Later ones of its key run again with the next transaction, behind it.
@@ -215,7 +215,7 @@ class Transactions(SharedRuns):
                     return
 
         async def together(indexes: list[int]) -> None:
-            async with transaction.PartOf(unit):
+            async with transaction.Part(unit):
                 refused, error = await runner.run_many([taken[index][1] for index in indexes], collected)
             errors.update({indexes[place]: reason for place, reason in refused.items()})
             left = [index for place, index in enumerate(indexes) if place not in refused]

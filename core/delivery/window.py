@@ -31,6 +31,8 @@ class Window:
     - more than 64 MiB of bodies in hand;
     - more than ``limit`` messages that wait for their acknowledgement behind a slow one.
 
+    It also pauses reading while it is blocked by the record of packets.
+
     Reading is resumed once there is room for an eighth of the messages, and for half of the bytes. One read of the socket
     may bring more messages than there is room for.
 
@@ -48,6 +50,7 @@ class Window:
         self._low = limit - max(limit // 8, 1)
         self._bytes = 0
         self._closed = False
+        self._blocked = False
         self.paused = False
 
     def take(self, size: int) -> None:
@@ -71,9 +74,19 @@ class Window:
     def resume(self) -> None:
         """Resume reading if it is paused and there is room again."""
         enough = self._ledger.in_hand <= self._low and len(self._acknowledgements) <= self._low
-        if self.paused and enough and self._bytes <= MAX_BYTES // 2 and not self._closed:
+        if self.paused and enough and self._bytes <= MAX_BYTES // 2 and not self._closed and not self._blocked:
             self.paused = False
             self._reading.resume_reading()
+
+    def block(self) -> None:
+        """Pause reading until ``unblock`` is called."""
+        self._blocked = True
+        self._pause()
+
+    def unblock(self) -> None:
+        """Resume reading, unless there is another reason for the pause."""
+        self._blocked = False
+        self.resume()
 
     def close(self) -> None:
         """Pause reading for good."""

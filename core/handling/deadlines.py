@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from core.handling.atomic_run import AtomicRun
     from core.handling.delivery import Delivery
 
 # A handler that swallowed its cancellation is cancelled again after this many seconds.
@@ -16,15 +17,19 @@ class Run:
     """One run of a handler.
 
     - ``delivery``: the message that is handled.
+    - ``part``: its part of a transaction. None where each of its calls stands by itself.
     - ``task``: the task that runs the handler.
     - ``deadline``: when it is cut off, by the clock of the event loop.
     - ``runs``: the runs with the same timeout, this one included, in order of their deadlines.
     """
 
-    __slots__ = ("deadline", "delivery", "runs", "task")
+    __slots__ = ("deadline", "delivery", "part", "runs", "task")
 
-    def __init__(self, delivery: Delivery, task: asyncio.Task[None], deadline: float, runs: dict[Run, None]) -> None:
+    def __init__(
+        self, delivery: Delivery, part: AtomicRun | None, task: asyncio.Task[None], deadline: float, runs: dict[Run, None]
+    ) -> None:
         self.delivery = delivery
+        self.part = part
         self.task = task
         self.deadline = deadline
         self.runs = runs
@@ -54,15 +59,18 @@ class Deadlines:
         """Whether a timer waits for a deadline."""
         return bool(self._timers)
 
-    def begin(self, delivery: Delivery, timeout: float) -> Run:
-        """Start the clock of a run in the current task, which is cancelled after ``timeout`` seconds."""
+    def begin(self, delivery: Delivery, timeout: float, part: AtomicRun | None = None) -> Run:
+        """Start the clock of a run in the current task, which is cancelled after ``timeout`` seconds.
+
+        A run that had to wait for its transaction to begin, because others were under way, gets its time once more.
+        """
         loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
         assert task is not None  # noqa: S101 - only ever called from a lane
         runs = self._runs.get(timeout)
         if runs is None:
             runs = self._runs[timeout] = {}
-        run = Run(delivery, task, loop.time() + timeout, runs)
+        run = Run(delivery, part, task, loop.time() + timeout, runs)
         runs[run] = None
         if timeout not in self._timers:
             self._timers[timeout] = loop.call_at(run.deadline, self._look, timeout)
@@ -78,8 +86,9 @@ class Deadlines:
                 break
             late.append(run)
         for run in late:
-            run.delivery.timed_out = True
-            run.task.cancel()
+            if run.part is None or not run.part.is_to_have_more_time(timeout):
+                run.delivery.timed_out = True
+                run.task.cancel()
             # Move it to the end: it is cancelled again if its handler swallows the cancellation.
             del runs[run]
             run.deadline = now + max(timeout, AGAIN)

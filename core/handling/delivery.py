@@ -66,6 +66,7 @@ class Delivery:
     - ``behind``: the messages that wait behind it, because they have its ordering key.
     - ``stored``: its number on the disk, where it waited for its route. None where it comes from the broker.
     - ``timed_out``: whether its run was cut off at its deadline.
+    - ``undone``: whether what its latest run wrote was undone, where it ran in a list.
     - ``value``: what the handler returned.
     - ``end``: how it ended. None before that.
     - ``settled``: whether it may be acknowledged.
@@ -88,6 +89,7 @@ class Delivery:
         "settled",
         "stored",
         "timed_out",
+        "undone",
         "value",
     )
 
@@ -115,6 +117,7 @@ class Delivery:
         self.stored: int | None = None
         self.behind: Collection[object] = ()
         self.timed_out = False
+        self.undone = False
         self.value: Any = None
 
 

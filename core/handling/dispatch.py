@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from core.database.fault import Fault, fault_of, is_unreachable
 from core.errors import DeadLettersFullError, HandlerTimeoutError, MalformedError, NotYet
-from core.handling.circuit import name_of
 from core.handling.end import End
 from core.handling.failure_log import FailureLog
 from core.handling.outcome import Bury, Done, RetryAfter, decide
@@ -225,7 +224,8 @@ class Dispatch:
             try:
                 await self._burial.store(letter, also)
             except DeadLettersFullError as full:
-                self.circuits.stand(name_of(delivery), str(full))
+                if delivery.route is not None:
+                    self.circuits.stand(delivery.route.name, str(full))
                 circuit = self.circuits.of(delivery)
                 if delivery.stored is not None:
                     return

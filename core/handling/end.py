@@ -17,7 +17,7 @@ class End(IntEnum):
     DEDUPLICATED = 3
     """The message is known already: a redelivery, a copy for another subscription, or a repeated application key."""
     DROPPED = 4
-    """Middleware dropped the message on purpose."""
+    """Middleware dropped the message on purpose, or it was a worker's question to the broker."""
     ABANDONED = 5
     """A stop cut the message off, unacknowledged, so that the broker sends it again."""
 

@@ -6,7 +6,10 @@ import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from core.database.rounds import UndoneError
+from core.database.transaction import is_surrounded
 from core.errors import BatchError, HandlerTimeoutError, ReplyError
+from core.handling.atomic_run import AtomicRun
 from core.handling.deadlines import Deadlines
 from core.handling.replies import check_response_topic, error_reply_to, reply_to, send, wants_reply
 from core.records.dedup import once
@@ -50,14 +53,27 @@ class Runner:
         if route.options.batch is not None:
             refused, error = await self.run_many([delivery])
             if isinstance(error, BatchError):
-                error = error.errors.get(0)
+                error = error.errors.get(0, error if delivery.undone else None)
             return refused.get(0, error)
-        context, refusal = self._context(delivery, route, outgoing)
-        if refusal is not None:
-            return refusal
         call = route.call if route.options.dedup is None else self._once(route, route.options.dedup)
-        failed = await self._call(call, context, delivery, route.options.timeout or self._timeout)
-        return failed if failed is not None or delivery.value is None else await self._reply(delivery, outgoing)
+        run = _run_of(delivery, route)
+        while True:
+            context, refusal = self._context(delivery, route, outgoing)
+            if refusal is not None:
+                return refusal
+            reply = None
+            failed = await self._call(call, context, delivery, route.options.timeout or self._timeout, run)
+            if failed is None and delivery.value is not None:
+                failed, reply = _reply_of(delivery)
+            if run is not None and run.unit is not None:
+                failed = await run.end(failed)
+                if isinstance(failed, UndoneError):
+                    run = run.again(failed)
+                    continue
+            if failed is None and reply is not None:
+                # Outside of the handler's time, because it waits for a connection for as long as that takes.
+                await send(reply, outgoing or self._outgoing)
+            return failed
 
     async def publish(self, publication: Publication) -> BaseException | None:
         """Publish once more what the broker did not take. Return what went wrong, or None."""
@@ -65,17 +81,6 @@ class Runner:
             await self._outgoing.send(publication)
         except Exception as error:  # noqa: BLE001 - what the broker refuses costs this message alone
             return error
-        return None
-
-    async def _reply(self, delivery: Delivery, outgoing: Outgoing | None) -> BaseException | None:
-        """Send what the handler returned, where somebody asked for it. Return what kept it from being encoded, or None."""
-        try:
-            reply = reply_to(delivery, delivery.value)
-        except Exception as error:  # noqa: BLE001 - a codec may raise anything, which costs this message alone
-            return error
-        if reply is not None:
-            # Outside of the handler's time, because it waits for a connection for as long as that takes.
-            await send(reply, outgoing or self._outgoing)
         return None
 
     def _once(self, route: Route, key: Dedup) -> Handler:
@@ -97,38 +102,34 @@ class Runner:
         first = deliveries[0]
         route = first.route
         assert route is not None  # noqa: S101 - only ever called for routes with batch
-        refused: dict[int, BaseException] = {}
-        contexts = []
-        for index, delivery in enumerate(deliveries):
-            context, refusal = self._context(delivery, route, outgoing)
-            if refusal is None:
-                contexts.append(context)
-            else:
-                refused[index] = refusal
-        if not contexts:
-            return refused, None
-        failed = await self._call(route.call, contexts, first, route.options.timeout or self._timeout)
-        values, first.value = first.value, None
-        if failed is None and values is not None:
-            taken = [delivery for index, delivery in enumerate(deliveries) if index not in refused]
-            failed = await self._reply_to_all(taken, values, outgoing)
-        return refused, failed
-
-    async def _reply_to_all(self, taken: Sequence[Delivery], values: Any, outgoing: Outgoing | None) -> BaseException | None:
-        """Send what the handler of a batch returned, a reply for each message. Return what went wrong, or None."""
-        if not any(wants_reply(delivery) for delivery in taken):
-            return None
-        if not isinstance(values, list | tuple) or len(values) != len(taken):
-            return ReplyError(
-                f"the handler got {len(taken)} messages that ask for replies, and returned {type(values).__name__}. Return "
-                "None, or a list with a reply for each message"
-            )
-        for delivery, value in zip(taken, values, strict=True):
-            delivery.value = value
-            failed = await self._reply(delivery, outgoing)
-            if failed is not None:
-                return failed
-        return None
+        run = _run_of(first, route)
+        while True:
+            refused: dict[int, BaseException] = {}
+            contexts = []
+            for index, delivery in enumerate(deliveries):
+                context, refusal = self._context(delivery, route, outgoing)
+                if refusal is None:
+                    contexts.append(context)
+                else:
+                    refused[index] = refusal
+            if not contexts:
+                return refused, None
+            replies: Sequence[Publication] = ()
+            failed = await self._call(route.call, contexts, first, route.options.timeout or self._timeout, run)
+            values, first.value = first.value, None
+            if failed is None and values is not None:
+                taken = [delivery for index, delivery in enumerate(deliveries) if index not in refused]
+                failed, replies = _replies_of(taken, values)
+            if run is not None and run.unit is not None:
+                failed = await run.end(failed)
+                if isinstance(failed, UndoneError):
+                    run = run.again(failed)
+                    continue
+                first.undone = failed is not None and run.has_written
+            if failed is None:
+                for reply in replies:
+                    await send(reply, outgoing or self._outgoing)
+            return refused, failed
 
     async def reply_error(self, delivery: Delivery, error: BaseException) -> None:
         """Reply that ``delivery`` could not be handled, where its route does that."""
@@ -149,8 +150,27 @@ class Runner:
             return None, error
         return context_of(delivery, route.info, payload, (outgoing or self._outgoing).publish), None
 
-    async def _call(self, call: Handler, argument: Any, delivery: Delivery, timeout: float) -> BaseException | None:
-        run = self._deadlines.begin(delivery, timeout)
+    async def _call(
+        self, call: Handler, argument: Any, delivery: Delivery, timeout: float, run: AtomicRun | None
+    ) -> BaseException | None:
+        """Run ``call``, whose writes are part of ``run``. Return what went wrong, or None."""
+        if run is None:
+            return await self._timed(call, argument, delivery, timeout, None)
+        run.enter()
+        try:
+            return await self._timed(call, argument, delivery, timeout, run)
+        except BaseException as error:
+            run.leave()
+            await run.cut_off(error)
+            raise
+        finally:
+            if run.open:
+                run.leave()
+
+    async def _timed(
+        self, call: Handler, argument: Any, delivery: Delivery, timeout: float, part: AtomicRun | None
+    ) -> BaseException | None:
+        run = self._deadlines.begin(delivery, timeout, part)
         try:
             delivery.value = await call(argument)
         except asyncio.CancelledError as error:
@@ -172,6 +192,43 @@ class Runner:
     def stop(self) -> None:
         """Stop all clocks."""
         self._deadlines.stop()
+
+
+def _run_of(delivery: Delivery, route: Route) -> AtomicRun | None:
+    """Return a run whose writes hold together. None where each call stands by itself, or a transaction surrounds the run."""
+    if not route.options.atomic or is_surrounded():
+        return None
+    # A message that failed costs the others nothing when it fails again.
+    return AtomicRun(route.name, alone=delivery.attempt > 1 or delivery.again > 0)
+
+
+def _reply_of(delivery: Delivery) -> tuple[BaseException | None, Publication | None]:
+    """Return what keeps the reply from being encoded, and the reply. None for one that nobody asked for."""
+    try:
+        return None, reply_to(delivery, delivery.value)
+    except Exception as error:  # noqa: BLE001 - a codec may raise anything, which costs this message alone
+        return error, None
+
+
+def _replies_of(taken: Sequence[Delivery], values: Any) -> tuple[BaseException | None, list[Publication]]:
+    """Return what is wrong with what the handler of a batch returned, and the replies, at most one for each message."""
+    if not any(wants_reply(delivery) for delivery in taken):
+        return None, []
+    if not isinstance(values, list | tuple) or len(values) != len(taken):
+        refusal = ReplyError(
+            f"the handler got {len(taken)} messages that ask for replies, and returned {type(values).__name__}. Return "
+            "None, or a list with a reply for each message"
+        )
+        return refusal, []
+    replies = []
+    for delivery, value in zip(taken, values, strict=True):
+        delivery.value = value
+        failed, reply = _reply_of(delivery)
+        if failed is not None:
+            return failed, []
+        if reply is not None:
+            replies.append(reply)
+    return None, replies
 
 
 def context_of(delivery: Delivery, route: RouteInfo, payload: Any, publish: Publish) -> Context[Any]:

@@ -9,6 +9,7 @@ from hashlib import blake2b
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from core.database.transaction import may_be_undone
 from core.errors import MessageError, NotYet, RouteError
 from core.middleware import Handler, Middleware, Passed
 from core.rate_limit.counters import Counts, counters
@@ -46,7 +47,7 @@ class RateLimit(Middleware):
     - ``name``: the name of the counts in Redis, the same in all processes. None: it is made of the pattern of the first
       route that is given the RateLimit, of the key and of the limit.
 
-    A message counts once, however often it runs. Retries, and the messages of an exactly_once route whose batch runs again,
+    A message counts once, however often it runs. Retries, and messages whose transaction is rolled back and runs again,
     are known by their ``message_id``. The latest 50,000 of them are remembered. A dead letter that is replayed is not
     counted. A message that the broker sends once more after a crash is counted once more.
 
@@ -111,7 +112,7 @@ class RateLimit(Middleware):
             _remember(counted, message_id, None)
         reply = await next_handler(context)
         # A message that is done does not run again, unless its transaction is rolled back.
-        if context["route"].options.delivery != "exactly_once":
+        if not may_be_undone():
             counted.pop(message_id, None)
         return reply
 

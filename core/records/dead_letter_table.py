@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from core.database.fault import Fault, fault_of
 from core.records.dead_letters import MAX_BYTES, Also, Bounds, DeadLetter, Stored
 from core.records.tables import dead_letters
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy import Select, Table
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 
+MAX_TOGETHER = 200
+"""Dead letters that are stored in one transaction."""
 _INSERT: dict[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 
 
-class _StoredBeforeError(Exception):
-    """Leaves the transaction, as the dead letter is stored already."""
+class _Addition(NamedTuple):
+    """A dead letter that is to be stored, what else is written with it, and who waits for that."""
+
+    letter: DeadLetter
+    also: Also | None
+    stored: asyncio.Future[None]
 
 
 class DeadLetterTable:
@@ -53,6 +62,8 @@ class DeadLetterTable:
         self._mine = () if client_id is None else (table.c.client_id == client_id,)
         self._count_every = max(most // 100, 1)
         self._added = 0
+        self._waiting: deque[_Addition] = deque()
+        self._task: asyncio.Task[None] | None = None
         # What is stored, as far as this process knows: others add and remove too.
         self._messages = 0
         self._size = 0
@@ -60,34 +71,72 @@ class DeadLetterTable:
     async def add(self, dead_letter: DeadLetter, also: Also | None = None) -> None:
         """Store ``dead_letter`` and commit. ``also`` writes something more in the same transaction.
 
-        A dead letter of the same message stays alone: it was committed before, and the answer to that got lost. Raise
+        Those that wait at the same moment are stored in one transaction, or each in its own where that fails. A dead letter
+        of the same message stays alone: it was committed before, and the answer to that got lost. Raise
         DeadLettersFullError where no more may be stored.
         """
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Addition(dead_letter, also, stored))
+        if self._task is None:
+            self._task = asyncio.create_task(self._store_waiting(), name="store dead letters")
+        await stored
+
+    async def _store_waiting(self) -> None:
         try:
-            async with self._begin() as connection:
+            while self._waiting:
+                taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_TOGETHER))]
+                await self._store([each for each in taken if not each.stored.done()])
+        finally:
+            self._task = None
+
+    async def _store(self, additions: Sequence[_Addition]) -> None:
+        try:
+            await self._store_together(additions)
+        except Exception as error:  # noqa: BLE001 - who waits gets it
+            if len(additions) == 1 or fault_of(error) in {Fault.INFRASTRUCTURE, Fault.SETUP}:
+                for each in additions:
+                    if not each.stored.done():
+                        each.stored.set_exception(error)
+                return
+            for each in additions:
+                await self._store([each])
+        else:
+            for each in additions:
+                if not each.stored.done():
+                    each.stored.set_result(None)
+
+    async def _store_together(self, additions: Sequence[_Addition]) -> None:
+        if not additions:
+            return
+        added, size = 0, 0
+        async with self._begin() as connection:
+            statement = _insert(connection, self._table)
+            for letter, also, _ in additions:
                 # First of all, since its unique index waits for a commit that may still be under way.
-                inserted = (await connection.execute(_insert(connection, self._table), asdict(dead_letter))).rowcount
-                if inserted == 0:
-                    raise _StoredBeforeError  # noqa: TRY301 - out of the transaction
-                await self._check(connection, len(dead_letter.body))
+                if (await connection.execute(statement, asdict(letter))).rowcount == 0:
+                    continue
+                added += 1
+                size += len(letter.body)
                 if also is not None:
                     await also(connection)
-        except _StoredBeforeError:
-            return
-        self._added += 1
-        self._messages += 1
-        self._size += len(dead_letter.body)
+            await self._check(connection, added, size)
+        self._added += added
+        self._messages += added
+        self._size += size
 
-    async def _check(self, connection: AsyncConnection, size: int) -> None:
-        """Raise DeadLettersFullError where a body of ``size`` bytes, which is inserted already, leaves too much stored."""
-        bounds = self._bounds
-        if self._added % self._count_every and self._messages < bounds.messages and self._size < bounds.size:
+    async def _check(self, connection: AsyncConnection, added: int, size: int) -> None:
+        """Raise DeadLettersFullError where ``added`` messages with ``size`` bytes, inserted already, are too many."""
+        bounds, before = self._bounds, self._added
+        messages, total = self._messages + added - 1, self._size
+        counted_lately = before and before // self._count_every == (before + added) // self._count_every
+        if counted_lately and messages < bounds.messages and total < bounds.size:
             return
         of = self._table.c
         stored = select(func.count(), func.coalesce(func.sum(func.length(of.body)), 0)).where(*self._mine)
-        messages, total = (await connection.execute(stored)).one()
-        self._messages, self._size = messages - 1, int(total) - size
-        bounds.check(self._messages, self._size)
+        counted, summed = (await connection.execute(stored)).one()
+        self._messages, self._size = counted - added, int(summed) - size
+        if added:
+            bounds.check(counted - 1, self._size)
 
     async def count(self) -> int:
         """Return the number of dead letters."""

@@ -66,8 +66,8 @@ def once(handler: Handler, route: str, key: str | Callable[[Any], Any]) -> Handl
         value = of(context)
         if value is None:
             raise MessageError(f"dedup={key!r}: the message has no key there")
-        gathers = transaction.gathers()
-        if gathers is None or not await gathers.writes.call(_SEEN, (route, str(value))):
+        writes = transaction.writes()
+        if writes is None or not await writes.call(_SEEN, (route, str(value))):
             return Passed.DUPLICATE
         return await handler(context)
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from time import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import delete, insert, select
@@ -32,10 +33,14 @@ class Remembered:
 
     - ``owner``: a random word, which each process makes for itself.
     - ``filters``: the session's topic filters.
+    - ``identity``: what the broker does with packet identifiers (see ``core.session.identity``). None: nobody has asked.
+    - ``identity_at``: when that was found out, in seconds since the epoch.
     """
 
     owner: str
     filters: tuple[str, ...]
+    identity: str | None = None
+    identity_at: float = 0.0
 
 
 class SessionStore(Protocol):
@@ -59,12 +64,10 @@ class SessionTable:
 
     async def read(self, client_id: str, broker: str) -> Remembered | None:
         """Return what is remembered, or None."""
-        wanted = select(sessions.c.owner, sessions.c.filters).where(
-            sessions.c.client_id == client_id, sessions.c.broker == broker
-        )
+        wanted = select(sessions).where(sessions.c.client_id == client_id, sessions.c.broker == broker)
         async with self._begin() as connection:
             row = (await connection.execute(wanted)).one_or_none()
-        return None if row is None else Remembered(row.owner, tuple(row.filters))
+        return None if row is None else Remembered(row.owner, tuple(row.filters), row.identity, row.identity_at or 0.0)
 
     async def write(self, client_id: str, broker: str, remembered: Remembered) -> None:
         """Remember ``remembered`` in the place of what was remembered before."""
@@ -75,6 +78,8 @@ class SessionTable:
             "owner": remembered.owner,
             "filters": list(remembered.filters),
             "changed_at": datetime.now(UTC),
+            "identity": remembered.identity,
+            "identity_at": remembered.identity_at,
         }
         async with self._begin() as connection:
             await connection.execute(delete(sessions).where(*own))
@@ -90,7 +95,7 @@ class SessionFile:
     async def read(self, client_id: str, broker: str) -> Remembered | None:
         """Return what is remembered, or None."""
         found = (await asyncio.to_thread(self._load)).get(f"{client_id} {broker}")
-        return None if found is None else Remembered(found["owner"], tuple(found["filters"]))
+        return None if found is None else Remembered(**found | {"filters": tuple(found["filters"])})
 
     async def write(self, client_id: str, broker: str, remembered: Remembered) -> None:
         """Remember ``remembered`` in the place of what was remembered before."""
@@ -106,23 +111,24 @@ class SessionFile:
     def _save(self, key: str, remembered: Remembered) -> None:
         with locked(self._path):
             entries = self._load()
-            entries[key] = {"owner": remembered.owner, "filters": list(remembered.filters)}
+            entries[key] = asdict(remembered)
             replace_text(self._path, json.dumps(entries, indent=1))
 
 
 class SessionRecord:
     """This process's hold on the session of ``client_id`` at ``broker``, remembered in ``store``.
 
-    ``known`` has the filters that the session had before this process took it.
+    ``before`` is what was remembered before this process took the session.
     """
 
     def __init__(self, store: SessionStore, client_id: str, broker: str) -> None:
         self._store = store
         self._client_id = client_id
         self._broker = broker
-        self._owner = secrets.token_hex(8)
         self._filters: tuple[str, ...] = ()
-        self.known: frozenset[str] = frozenset()
+        self._lock = asyncio.Lock()
+        self._remembered = Remembered(secrets.token_hex(8), ())
+        self.before = Remembered("", ())
 
     async def take(self, filters: Iterable[str]) -> list[str]:
         """Make the session this process's, with ``filters`` to be subscribed. Return its filters that are to go.
@@ -130,17 +136,31 @@ class SessionRecord:
         These are remembered until they are unsubscribed. Raise what the storage raises.
         """
         self._filters = tuple(filters)
-        before = await self._store.read(self._client_id, self._broker)
-        self.known = frozenset(before.filters) if before is not None else frozenset()
-        stale = sorted(set(before.filters) - set(self._filters)) if before is not None else []
-        await self._store.write(self._client_id, self._broker, Remembered(self._owner, (*self._filters, *stale)))
+        self.before = await self._store.read(self._client_id, self._broker) or self.before
+        stale = sorted(set(self.before.filters) - set(self._filters))
+        own = replace(self.before, owner=self._remembered.owner, filters=(*self._filters, *stale))
+        await self._store.write(self._client_id, self._broker, own)
+        self._remembered = own
         return stale
 
     async def subscribed(self) -> None:
         """Record that the session has the wanted filters and no others. Raise what the storage raises."""
-        await self._store.write(self._client_id, self._broker, Remembered(self._owner, self._filters))
+        async with self._lock:
+            await self._write(replace(self._remembered, filters=self._filters))
+
+    async def identified(self, identity: str) -> None:
+        """Record what the broker does with packet identifiers. Raise what the storage raises."""
+        async with self._lock:
+            await self._write(replace(self._remembered, identity=identity, identity_at=time()))
+
+    async def _write(self, remembered: Remembered) -> None:
+        if not await self.is_held():
+            # What another process has written there holds. The next connection finds that out.
+            return
+        await self._store.write(self._client_id, self._broker, remembered)
+        self._remembered = remembered
 
     async def is_held(self) -> bool:
         """Return whether this process still holds the session. Raise what the storage raises."""
         found = await self._store.read(self._client_id, self._broker)
-        return found is None or found.owner == self._owner
+        return found is None or found.owner == self._remembered.owner

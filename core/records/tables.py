@@ -68,6 +68,8 @@ sessions = Table(
     Column("owner", Text, nullable=False),
     Column("filters", JSON, nullable=False),
     Column("changed_at", DateTime(timezone=True), nullable=False),
+    Column("identity", Text, nullable=True),
+    Column("identity_at", Double, nullable=True),
 )
 
 processed = Table(
@@ -79,6 +81,8 @@ processed = Table(
     Column("unit", Text, nullable=False, unique=True),
     Column("packets", LargeBinary, nullable=False),
     Column("committed_at", DateTime(timezone=True), nullable=False),
+    Column("generation", BigInteger, nullable=True),
+    Column("position", BigInteger, nullable=True),
     Index("ix_routemq_processed_client_id_broker", "client_id", "broker"),
 )
 

@@ -181,6 +181,11 @@ def _check(options: RouteOptions, pattern: Pattern, where: str) -> None:
         raise RouteError(
             f"{where}: dedup={options.dedup!r} is neither a path into the payload nor a function of the context"
         )
+    if options.delivery == "exactly_once" and not options.atomic:
+        raise RouteError(
+            f"{where}: atomic=False does not work with delivery='exactly_once', whose writes are committed together with a "
+            "record of the message. Use delivery='at_least_once'"
+        )
     if isinstance(options.order_by, str) and options.order_by not in pattern.names:
         has = f"Its parameters are {', '.join(pattern.names)}" if pattern.names else "It has no parameters"
         raise RouteError(f"{where}: order_by={options.order_by!r} is not a parameter of the pattern. {has}")

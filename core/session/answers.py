@@ -71,6 +71,12 @@ class Answers:
 
     # -- told by the session -------------------------------------------------------------------------------------------
 
+    async def connecting(self) -> None:
+        """Do nothing, because each connection is made ready by its subscriptions."""
+
+    async def subscribing(self) -> None:
+        """Do nothing, because nothing of an earlier session is known."""
+
     def connected(self, connack: Connack) -> None:
         """Subscribe again on the new connection."""
         self._filters.connected()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from core.errors import BrokerRefusedError, ConnectionLostError, SessionTakenOverError, TransportError, one_line
 from core.retry import Pauses
 from core.session.publishing import Publishing
-from core.transport.connection import SESSION_TAKEN_OVER
+from core.transport.connection import SESSION_TAKEN_OVER, Listener
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from core.mqtt.message import Message
     from core.mqtt.publication import Publication
     from core.session.presence import Presence
-    from core.transport.connection import Connack, Connect, Connection, Listener, Subscription
+    from core.transport.connection import Connack, Connect, Connection, Subscription
 
 log = logging.getLogger("routemq.transport")
 
@@ -40,6 +40,19 @@ class Hold(Protocol):
 
     async def subscribed(self) -> None:
         """Record that the session has the topic filters that it should have, and no others."""
+
+
+class SessionListener(Listener, Protocol):
+    """Whoever hears of a session. It can make ready for each connection, and for each SUBSCRIBE."""
+
+    async def connecting(self) -> None:
+        """Make ready for a connection. Raise nothing."""
+
+    async def subscribing(self) -> None:
+        """Make ready for SUBSCRIBE, and so for the messages of a session that is new to the broker.
+
+        Raise ConnectionLostError where that is not possible now. The connection is then closed, and tried again.
+        """
 
 
 class Session:
@@ -74,7 +87,7 @@ class Session:
         self._presence = presence
         self._publishing = Publishing(self._standing)
         self._telling: asyncio.Task[None] | None = None
-        self._listener: Listener | None = None
+        self._listener: SessionListener | None = None
         self._task: asyncio.Task[None] | None = None
         self._latest: Connection | None = None
         self._connection: Connection | None = None
@@ -90,7 +103,7 @@ class Session:
 
     # -- the connection ------------------------------------------------------------------------------------------------
 
-    def start(self, listener: Listener) -> asyncio.Task[None]:
+    def start(self, listener: SessionListener) -> asyncio.Task[None]:
         """Begin to connect, and return the task that does. It ends with ``stop`` or a SessionTakenOverError only."""
         self._listener = listener
         self._task = asyncio.create_task(self._keep(listener), name="broker session")
@@ -126,10 +139,11 @@ class Session:
             self._task.cancel()
             await asyncio.wait([self._task])
 
-    async def _keep(self, listener: Listener) -> None:
+    async def _keep(self, listener: SessionListener) -> None:
         pauses = Pauses(FIRST_PAUSE, MAX_PAUSE, jitter=0.5)
-        subscribed = False
+        subscribed = established = False
         while not self._stopping:
+            await listener.connecting()
             self._number += 1
             # Messages can come and be handled before this code runs again. Their acknowledgements go to this connection.
             connection = self._latest = self._connect(listener, self._number)
@@ -137,8 +151,10 @@ class Session:
             try:
                 connack = await connection.open()
                 began = monotonic()
+                # A new session has no subscriptions, also where this attempt to make them fails.
+                subscribed = subscribed and connack.session_present
                 await self._begin(connection, connack, subscribed=subscribed)
-                subscribed = True
+                subscribed = established = True
                 closure = await connection.closed()
                 held = monotonic() - began
                 self._ended()
@@ -160,7 +176,7 @@ class Session:
             if held > MAX_PAUSE or (held and self._publishing.searching):
                 # What the broker hangs up on is soon found, by a few connections.
                 pauses.reset()
-            if subscribed and not await self._is_held():
+            if established and not await self._is_held():
                 raise self._taken_over()
             await asyncio.sleep(pauses.next())
 
@@ -170,6 +186,10 @@ class Session:
         A session that the broker has kept, and on which this process ``subscribed`` before, needs no SUBSCRIBE.
         """
         old = connack.session_present
+        if not (old and subscribed) and self._listener is not None:
+            if old and self._paused:
+                connection.pause_reading()
+            await self._listener.subscribing()
         if old:
             # Its messages come from now on, and SUBACK may come behind all of them.
             await self._stands(connection, connack)

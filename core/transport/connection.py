@@ -99,7 +99,13 @@ class Listener(Protocol):
 
 
 class Deaf:
-    """The listener of a connection that subscribes to nothing."""
+    """The listener of a connection, or of a session, that subscribes to nothing."""
+
+    async def connecting(self) -> None:
+        """Do nothing."""
+
+    async def subscribing(self) -> None:
+        """Do nothing."""
 
     def receive(self, message: Message) -> None:
         """Ignore what a broker sends without being asked."""

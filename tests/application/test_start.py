@@ -115,6 +115,13 @@ async def test_exactly_once_with_a_session_that_ends_at_once_stops_the_start(pro
     one_error(said, "exactly_once", "MQTT_SESSION_EXPIRY=0", "once.py:6")
 
 
+async def test_exactly_once_with_too_many_packets_under_way_stops_the_start(project: Projects) -> None:
+    source = ROUTER.replace('"t/<name>"', '"t/<name>", delivery="exactly_once"')
+    code, said = await project({"once": source}, {}, MQTT_RECEIVE_MAXIMUM=16_385).command("run")
+    assert code == 1
+    one_error(said, "exactly_once", "MQTT_RECEIVE_MAXIMUM=16385", "16384", "once.py:6")
+
+
 async def test_no_routes_at_all_is_said(project: Projects) -> None:
     code, said = await project({}).command("run")
     assert code == 1

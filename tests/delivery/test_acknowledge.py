@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from core.delivery.acknowledge import Acknowledgements
 from core.handling.delivery import Delivery
 from core.mqtt.message import Message
+from core.session.identity import Identity, Verdict
 
 
 def received(acknowledgements: Acknowledgements, *packet_ids: int, connection: int = 1) -> list[Delivery]:
@@ -31,7 +32,7 @@ async def turn() -> None:
 
 async def test_acknowledgements_leave_in_order_of_receipt_whatever_order_the_handlers_end_in() -> None:
     sent = Sent()
-    acknowledgements = Acknowledgements(sent)
+    acknowledgements = Acknowledgements(sent, Identity())
     one, two, three = received(acknowledgements, 1, 2, 3)
     acknowledgements.settle(three)
     await turn()
@@ -45,7 +46,7 @@ async def test_acknowledgements_leave_in_order_of_receipt_whatever_order_the_han
 
 async def test_all_that_settle_in_one_turn_leave_in_one_write() -> None:
     sent = Sent()
-    acknowledgements = Acknowledgements(sent)
+    acknowledgements = Acknowledgements(sent, Identity())
     deliveries = received(acknowledgements, *range(1, 101))
     for delivery in deliveries[:60]:
         acknowledgements.settle(delivery)
@@ -55,7 +56,7 @@ async def test_all_that_settle_in_one_turn_leave_in_one_write() -> None:
 
 async def test_after_a_lost_connection_nothing_of_it_is_acknowledged() -> None:
     sent = Sent()
-    acknowledgements = Acknowledgements(sent)
+    acknowledgements = Acknowledgements(sent, Identity())
     (one,) = received(acknowledgements, 1)
     acknowledgements.void()
     acknowledgements.settle(one)
@@ -65,7 +66,7 @@ async def test_after_a_lost_connection_nothing_of_it_is_acknowledged() -> None:
 
 async def test_a_redelivered_message_joins_its_first_run_and_is_acknowledged_once_that_ends() -> None:
     sent = Sent()
-    acknowledgements = Acknowledgements(sent)
+    acknowledgements = Acknowledgements(sent, Identity())
     one, two = received(acknowledgements, 1, 2)
     acknowledgements.void()
     acknowledgements.resume(session_present=True)
@@ -80,7 +81,7 @@ async def test_a_redelivered_message_joins_its_first_run_and_is_acknowledged_onc
 
 async def test_one_that_ended_while_there_was_no_connection_is_acknowledged_on_redelivery() -> None:
     sent = Sent()
-    acknowledgements = Acknowledgements(sent)
+    acknowledgements = Acknowledgements(sent, Identity())
     (one,) = received(acknowledgements, 7)
     acknowledgements.void()
     acknowledgements.settle(one)
@@ -91,7 +92,7 @@ async def test_one_that_ended_while_there_was_no_connection_is_acknowledged_on_r
 
 
 async def test_a_reused_identifier_with_another_message_is_a_new_message() -> None:
-    acknowledgements = Acknowledgements(Sent())
+    acknowledgements = Acknowledgements(Sent(), Identity())
     received(acknowledgements, 7)
     acknowledgements.void()
     acknowledgements.resume(session_present=True)
@@ -99,7 +100,7 @@ async def test_a_reused_identifier_with_another_message_is_a_new_message() -> No
 
 
 async def test_without_the_old_session_nothing_is_a_redelivery() -> None:
-    acknowledgements = Acknowledgements(Sent())
+    acknowledgements = Acknowledgements(Sent(), Identity())
     received(acknowledgements, 7)
     acknowledgements.void()
     acknowledgements.resume(session_present=False)
@@ -108,7 +109,7 @@ async def test_without_the_old_session_nothing_is_a_redelivery() -> None:
 
 async def test_a_connection_lost_twice_keeps_what_was_never_redelivered_in_between() -> None:
     sent = Sent()
-    acknowledgements = Acknowledgements(sent)
+    acknowledgements = Acknowledgements(sent, Identity())
     one, two = received(acknowledgements, 1, 2)
     acknowledgements.void()
     acknowledgements.resume(session_present=True)
@@ -121,3 +122,47 @@ async def test_a_connection_lost_twice_keeps_what_was_never_redelivered_in_betwe
     acknowledgements.settle(one)
     await turn()
     assert sent.writes == [[1, 2]]
+
+
+async def test_a_message_without_dup_is_a_new_one_and_takes_the_identifier() -> None:
+    acknowledgements = Acknowledgements(Sent(), Identity())
+    (one,) = received(acknowledgements, 7)
+    acknowledgements.void()
+    acknowledgements.resume(session_present=True)
+    assert not acknowledgements.rejoin(Message("t/7", b"x", 1, 7, 2))
+    assert not acknowledgements.rejoin(Message("t/7", b"x", 1, 7, 2, dup=True))
+    # It is not recorded under an identifier that is another message's.
+    assert one.message.packet_id == 0
+
+
+async def test_one_redelivery_under_an_identifier_out_of_place_makes_all_of_them_worthless() -> None:
+    acknowledgements = Acknowledgements(Sent(), Identity())
+    received(acknowledgements, 6, 7, 8)
+    acknowledgements.void()
+    acknowledgements.resume(session_present=True)
+    assert acknowledgements.rejoin(Message("t/6", b"x", 1, 6, 2, dup=True))
+    assert not acknowledgements.rejoin(Message("t/8", b"x", 1, 7, 2, dup=True))
+    assert not acknowledgements.rejoin(Message("t/8", b"x", 1, 8, 2, dup=True))
+
+
+async def test_what_did_not_come_again_before_new_messages_does_not_come_any_more() -> None:
+    acknowledgements = Acknowledgements(Sent(), Identity())
+    received(acknowledgements, 6, 7)
+    acknowledgements.void()
+    acknowledgements.resume(session_present=True)
+    assert acknowledgements.rejoin(Message("t/6", b"x", 1, 6, 2, dup=True))
+    assert not acknowledgements.rejoin(Message("t/1", b"x", 1, 1, 2))
+    acknowledgements.void()
+    acknowledgements.resume(session_present=True)
+    assert acknowledgements.rejoin(Message("t/6", b"x", 1, 6, 3, dup=True))
+    assert not acknowledgements.rejoin(Message("t/7", b"x", 1, 7, 3, dup=True))
+
+
+async def test_where_the_broker_numbers_anew_nothing_is_a_redelivery() -> None:
+    identity = Identity()
+    acknowledgements = Acknowledgements(Sent(), identity)
+    received(acknowledgements, 7)
+    identity._set(Verdict.RENUMBERS)
+    acknowledgements.void()
+    acknowledgements.resume(session_present=True)
+    assert not acknowledgements.rejoin(Message("t/7", b"x", 1, 7, 2, dup=True))

@@ -6,7 +6,7 @@ import json
 import signal
 
 from tests.faults.conftest import OutlivingBroker, Streaming, a_moment
-from tests.support.postgres import postgres
+from tests.support.postgres import fetch, postgres
 from tests.support.stream import MODEL, ROUTER, SOAK, Stream, grows
 from tests.support.waiting import until
 
@@ -50,6 +50,44 @@ async def test_killed_on_sqlite(streaming: Streaming, broker: OutlivingBroker) -
         worker.kill()
         worker = await stream.project.start().ready()
     await streaming.account(stream, worker, "worker killed, SQLite", times)
+
+
+TWO_ROWS = (
+    ROUTER.replace("import Number", "import Echo, Number")
+    + """\
+    await asyncio.sleep(0.02)
+    await Model.create(Echo, source=context["params"]["source"], number=context["payload"]["number"])
+"""
+)
+ECHO = (
+    MODEL
+    + """
+class Echo(Base):
+    __tablename__ = "echoes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    source: Mapped[str]
+    number: Mapped[int]
+"""
+)
+
+
+async def test_killed_between_two_writes_of_a_handler_keeps_both_or_neither(
+    streaming: Streaming, broker: OutlivingBroker
+) -> None:
+    times = 20 if SOAK else 4
+    url = postgres().new_database()
+    stream = streaming(broker.url, router=TWO_ROWS, DATABASE_URL=url)
+    (stream.project.folder / "app" / "models" / "number.py").write_text(ECHO)
+    worker = await stream.project.start().ready()
+    stream.start()
+    for _ in range(times):
+        await grows(stream, 20)
+        await a_moment()
+        worker.kill()
+        worker = await stream.project.start().ready()
+    await streaming.account(stream, worker, "worker killed between two writes", times)
+    counts = "SELECT source, number, count(*) FROM {} GROUP BY 1, 2 ORDER BY 1, 2"
+    assert await fetch(url, counts.format("numbers")) == await fetch(url, counts.format("echoes"))
 
 
 async def test_a_handler_that_never_returns(streaming: Streaming, broker: OutlivingBroker) -> None:

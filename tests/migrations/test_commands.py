@@ -89,6 +89,8 @@ async def test_from_a_new_column_to_a_rollback(project: Projects) -> None:
         ["routemq"],
         ["done", "0001_first"],
         ["done", "0002_dead_letters_once"],
+        ["done", "0003_generations"],
+        ["done", "0004_backlog"],
     ]
 
 

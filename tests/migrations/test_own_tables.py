@@ -51,7 +51,7 @@ async def test_a_database_of_before_the_migrations_is_taken_over_with_its_rows(d
             "DROP INDEX ix_routemq_outbox_client_id_id",
             "DROP INDEX ix_routemq_processed_client_id_broker",
             "CREATE INDEX ix_routemq_outbox_client_id ON routemq_outbox (client_id)",
-            "INSERT INTO routemq_sessions VALUES ('me', 'b', 'o', '[]', '2026-01-01 00:00:00')",
+            "INSERT INTO routemq_sessions VALUES ('me', 'b', 'o', '[]', '2026-01-01 00:00:00', NULL, NULL)",
         ):
             await connection.execute(text(statement))
     assert await difference(database)

@@ -15,6 +15,12 @@ class Recorder:
         self.connacks: list[Connack] = []
         self.losses = 0
 
+    async def connecting(self) -> None:
+        """Do nothing."""
+
+    async def subscribing(self) -> None:
+        """Do nothing."""
+
     def receive(self, message: Message) -> None:
         self.messages.append(message)
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import pytest
 
-from core.errors import BrokerRefusedError, BrokerUnreachableError, SessionTakenOverError
+from core.errors import BrokerRefusedError, BrokerUnreachableError, ConnectionLostError, SessionTakenOverError
 from core.mqtt.publication import Publication
 from core.session import session as module
 from core.session.session import Session
@@ -382,6 +382,38 @@ async def test_a_broker_that_is_slow_is_not_taken_for_one_of_an_older_version() 
     assert asked == [5]
     await made.close()
     await server.stop()
+
+
+class NotReady(Recorder):
+    """A listener that is not ready for SUBSCRIBE as often as ``times`` says."""
+
+    times = 0
+
+    async def subscribing(self) -> None:
+        if self.times:
+            self.times -= 1
+            raise ConnectionLostError("not ready yet")
+
+
+async def test_a_new_session_is_subscribed_to_once_the_listener_is_ready(caplog: pytest.LogCaptureFixture) -> None:
+    memory = MemoryBroker()
+    heard = NotReady()
+    session = Session(memory.connector("c"), "memory", [Subscription("t", 1)])
+    session.start(heard)
+    await session.connected()
+    heard.times = 2
+    lost = memory._sessions.pop("c")
+    assert lost.connection is not None
+    lost.connection.drop("the broker lost everything")
+    # The attempts have made a session at the broker, which has no subscriptions yet.
+    await until(lambda: len(heard.connacks) == 4)
+    await soon(session.connected())
+    assert [connack.session_present for connack in heard.connacks] == [False, False, True, True]
+    assert memory.filters("c") == {"t"}
+    assert sum("not ready yet" in line for line in lines(caplog)) == 1
+    memory.publish(Publication("t", b"x", qos=1))
+    await until(lambda: heard.bodies == [b"x"])
+    await session.stop()
 
 
 @pytest.mark.parametrize("transport", ["auto", "native"])

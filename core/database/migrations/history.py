@@ -106,7 +106,7 @@ class History:
         except CommandError as error:
             raise MigrationError(one_line(error, name=False)) from error
         except Exception as error:
-            if fault_of(error) is not Fault.MESSAGE:
+            if fault_of(error) not in {Fault.MESSAGE, Fault.SCHEMA}:
                 raise
             reason = one_line(getattr(error, "orig", None) or error)
             raise MigrationError(f"{self._place(error)} {what}: {reason}") from error

@@ -15,10 +15,13 @@ from weakref import WeakKeyDictionary
 from core.database.fault import Fault, fault_of, is_unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Awaitable, Callable, Hashable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy.ext.asyncio import AsyncSession
+
+    Begin = Callable[[], AbstractAsyncContextManager[AsyncSession]]
+    Turn = Callable[[], Awaitable[None]]
 
 
 MAX_ROWS = 500
@@ -70,8 +73,9 @@ class _Part(NamedTuple):
 class _Queue:
     """The calls of one event loop that wait, and the task that carries them out."""
 
-    def __init__(self, begin: Callable[[], AbstractAsyncContextManager[AsyncSession]]) -> None:
+    def __init__(self, begin: Begin, turn: Turn | None) -> None:
         self._begin = begin
+        self._turn = turn
         self._waiting: dict[Statement, deque[_Call]] = {}
         self._task: asyncio.Task[None] | None = None
         # How many transactions were committed, and how many that were when one last met a fault of the infrastructure.
@@ -97,6 +101,8 @@ class _Queue:
     async def _run(self) -> None:
         try:
             while self._waiting:
+                if self._turn is not None:
+                    await self._turn()
                 parts = self._take()
                 if parts:
                     await self._carry_out(parts)
@@ -208,10 +214,15 @@ def _split(parts: list[_Part]) -> list[list[_Part]]:
 
 
 class Gather:
-    """Gathers the calls of each event loop. ``begin`` opens the transaction in which a gather runs."""
+    """Gathers the calls of each event loop.
 
-    def __init__(self, begin: Callable[[], AbstractAsyncContextManager[AsyncSession]]) -> None:
+    - ``begin``: opens the transaction in which a gather runs.
+    - ``turn``: waits until a gather may run, before it takes the calls that wait. By default it may at once.
+    """
+
+    def __init__(self, begin: Begin, turn: Turn | None = None) -> None:
         self._begin = begin
+        self._turn = turn
         self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, _Queue] = WeakKeyDictionary()
 
     def call(self, statement: Statement, value: Any) -> asyncio.Future[Any]:
@@ -222,7 +233,7 @@ class Gather:
         loop = asyncio.get_running_loop()
         queue = self._queues.get(loop)
         if queue is None:
-            queue = self._queues[loop] = _Queue(self._begin)
+            queue = self._queues[loop] = _Queue(self._begin, self._turn)
         return queue.put(loop, statement, value)
 
     async def idle(self) -> None:

@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003_backlog"
-down_revision = "0002_dead_letters_once"
+revision = "0004_backlog"
+down_revision = "0003_generations"
 
 
 def upgrade() -> None:
