@@ -20,7 +20,8 @@
     |   |-- DatabaseDisabledError
     |   |-- DatabaseUnreachableError
     |   |-- MigrationError
-    |   `-- ModelError
+    |   |-- ModelError
+    |   `-- RowLeftOutError
     |-- MessageError
     |   |-- NoRouteError
     |   |-- PayloadError
@@ -135,6 +136,10 @@ class MigrationError(DatabaseError):
 
 class ModelError(DatabaseError):
     """A call on ``Model`` cannot be right: an unknown column, a class that is no model, a key of the wrong shape."""
+
+
+class RowLeftOutError(DatabaseError):
+    """The database stored fewer rows than it was sent, and raised nothing: a trigger left them out."""
 
 
 # -- one message: these cost that message and no other -----------------------------------------------------------------

@@ -30,6 +30,7 @@ from core.database.statements.find import find_of
 from core.database.statements.gather import MAX_ROWS
 from core.database.statements.insert import insert_of
 from core.database.statements.insertion import insert_without_returning, is_plain, rows_for_one_insert, shared_insert
+from core.database.statements.stored import insert_instances
 from core.database.statements.upsert import upsert_of
 from core.errors import ModelError
 
@@ -107,8 +108,9 @@ class ModelType(DeclarativeAttributeIntercept):
     async def get_session(cls) -> AsyncSession:
         """Return a new session, which the caller commits and closes. Return None while the database is disabled.
 
-        In a route with ``delivery="exactly_once"``, the session is on the connection of the unit of work. Its ``commit()``
-        releases a savepoint, and the unit of work commits in the end.
+        Within a transaction, and in a route with ``delivery="exactly_once"``, the session is on the connection of the
+        transaction. Its ``commit()`` releases a savepoint, and the transaction commits in the end. Raise ModelError for a
+        second session while such a one is open.
         """
         if not _enabled("get_session"):
             # The specification has callers that ask `if not session`. The type spares the others from asking.
@@ -119,7 +121,8 @@ class ModelType(DeclarativeAttributeIntercept):
     async def session(cls) -> AsyncIterator[AsyncSession]:
         """Open a session for the block. What is not committed at the end of the block is rolled back.
 
-        Yield the AsyncSession. Raise DatabaseDisabledError while the database is disabled.
+        Within a transaction, it is what ``get_session`` says. Yield the AsyncSession. Raise DatabaseDisabledError while the
+        database is disabled.
         """
         async with await transactions.get_session() as session:
             yield session
@@ -138,8 +141,8 @@ class ModelType(DeclarativeAttributeIntercept):
         """Insert a row of ``model`` with ``values``, given by the names of its columns.
 
         Return the instance. It is committed, unless the call is part of a transaction, and all its columns are loaded.
-        Raise ModelError for a value that the model has no column for, IntegrityError for a violated constraint, and
-        DatabaseDisabledError while the database is disabled.
+        Raise ModelError for a value that the model has no column for, IntegrityError for a violated constraint,
+        RowLeftOutError if a trigger leaves the row out, and DatabaseDisabledError while the database is disabled.
         """
         gathers = transactions.gathers()
         insert = shared_insert(model, values) if gathers is not None else None
@@ -148,9 +151,7 @@ class ModelType(DeclarativeAttributeIntercept):
             return made
         row = new_instance(model, values)
         async with transactions.writing() as session:
-            session.add(row)
-            await session.flush()
-            await session.refresh(row)
+            await insert_instances(session, model, [row], returning=True)
         return row
 
     @overload
@@ -175,8 +176,8 @@ class ModelType(DeclarativeAttributeIntercept):
 
         Return the instances in the same order, as ``create`` does. With ``returning=False``, return None. PostgreSQL then
         takes dictionaries by COPY, at a fifth of the cost. Raise ModelError for a row that the model does not take,
-        IntegrityError for a violated constraint, and DatabaseDisabledError while the database is disabled. If it raises,
-        no row is inserted.
+        IntegrityError for a violated constraint, RowLeftOutError if a trigger leaves a row out, and DatabaseDisabledError
+        while the database is disabled. If it raises, no row is inserted.
         """
         mapper_of(model)
         kept = rows_for_one_insert(model, rows)
@@ -191,10 +192,7 @@ class ModelType(DeclarativeAttributeIntercept):
                     made += await insert.run(session, kept[start : start + MAX_ROWS])
                 return made
             made = [new_instance(model, row) if isinstance(row, Mapping) else checked_instance(model, row) for row in rows]
-            session.add_all(made)
-            await session.flush()
-            for row in made if returning else ():
-                await session.refresh(row)
+            await insert_instances(session, model, made, returning=returning)
         return made if returning else None
 
     async def update(cls, model: type[M], key: Any, /, **values: Any) -> M | None:
@@ -217,7 +215,7 @@ class ModelType(DeclarativeAttributeIntercept):
 
         Raise ModelError for a value that the model has no column for, for a column of ``on`` without a value, for a model of
         several tables, and for a database other than PostgreSQL and SQLite. Raise IntegrityError for another constraint that
-        is violated, and DatabaseDisabledError while the database is disabled.
+        is violated, RowLeftOutError if a trigger leaves the row out, and DatabaseDisabledError while there is no database.
         """
         mapper = mapper_of(model)
         keys = key_names(mapper) if on is None else tuple(on)

@@ -8,7 +8,13 @@ from enum import Enum
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from core.errors import BrokerUnreachableError, CounterUnreachableError, DatabaseUnreachableError, ModelError
+from core.errors import (
+    BrokerUnreachableError,
+    CounterUnreachableError,
+    DatabaseUnreachableError,
+    ModelError,
+    RowLeftOutError,
+)
 
 
 class Fault(Enum):
@@ -76,8 +82,8 @@ _MYSQL = {
 # The faults that leave hope for a message, the most hopeful one first. The first one in an exception group decides.
 _HOPEFUL = (Fault.INFRASTRUCTURE, Fault.SETUP, Fault.AGAIN)
 _MAX_DEPTH = 10
-_MISTAKES = (KeyError, TypeError, AttributeError, ModelError)
-"""What a handler raises whose code is wrong."""
+_MISTAKES = (KeyError, TypeError, AttributeError, ModelError, RowLeftOutError)
+"""What a handler raises whose code is wrong, or whose rows the database leaves out."""
 _UNREACHABLE = (DatabaseUnreachableError, PoolTimeoutError, BrokerUnreachableError, CounterUnreachableError)
 
 

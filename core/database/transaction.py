@@ -3,43 +3,94 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.database.current import configured
+from core.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from sqlalchemy.ext.asyncio import AsyncSession
-
     from core.database.statements.gather import Gather
-    from core.database.unit_of_work import SavepointSession, UnitOfWork
+    from core.database.unit_of_work import UnitOfWork
+
+
+class SavepointSession(AsyncSession):
+    """A session on the connection of a transaction. Its ``commit()`` releases a savepoint, and the transaction commits.
+
+    While it is open, the other calls of the transaction wait for the connection. ``opened_at`` is the line that opened it.
+    """
+
+    lock: asyncio.Lock
+    opened_at: str
+    is_open = True
+
+    async def close(self) -> None:
+        """Roll back what was not committed, and let the other calls use the connection."""
+        try:
+            await super().close()
+        finally:
+            if self.is_open:
+                self.is_open = False
+                self.lock.release()
 
 
 class _Transaction:
-    """A block of ``transaction()``, or one handler's part of a unit of work.
+    """What surrounds the running code: a block of ``transaction()``, a handler's part of a unit of work, a session in one.
 
     - ``session``: the session of the transaction.
     - ``lock``: held by the task that uses the session, which is one task at a time.
     - ``open``: False from the end of the block on.
-    - ``unit``: the unit of work. None for a block of ``transaction()``.
-    - ``sessions``: the sessions that the handler opened on the unit's connection.
+    - ``unit``: the unit of work. None for all but a handler's part of it.
+    - ``outer``: what surrounds the running code again when this has ended.
+    - ``inner``: the session that was opened in it last. While that is open, it holds the lock.
     """
 
-    __slots__ = ("lock", "open", "session", "sessions", "unit")
+    __slots__ = ("inner", "lock", "open", "outer", "session", "unit")
 
-    def __init__(self, session: AsyncSession, unit: UnitOfWork | None = None) -> None:
+    def __init__(self, session: AsyncSession, unit: UnitOfWork | None = None, outer: _Transaction | None = None) -> None:
         self.session = session
         self.lock = asyncio.Lock() if unit is None else unit.lock
         self.open = True
         self.unit = unit
-        self.sessions: list[SavepointSession] = []
+        self.outer = outer
+        self.inner: _Session | None = None
 
-    def own_session(self) -> SavepointSession | None:
-        """Return the open session of the handler, which holds the connection. Return None if no session is open."""
-        return next((session for session in self.sessions if session.is_open), None)
+    def is_open(self) -> bool:
+        """Return whether it has not ended."""
+        return self.open
+
+    async def end(self) -> None:
+        """End it, and close the session that was left open in it."""
+        self.open = False
+        if self.inner is not None and self.inner.is_open():
+            await self.inner.session.close()
+
+
+class _Session(_Transaction):
+    """A session that was opened within a transaction. What the running code calls belongs to it until it is closed."""
+
+    __slots__ = ("_opener",)
+
+    session: SavepointSession
+
+    def __init__(self, session: SavepointSession, outer: _Transaction) -> None:
+        super().__init__(session, outer=outer)
+        self._opener = asyncio.current_task()
+
+    def is_open(self) -> bool:
+        """Return whether the session is not closed."""
+        return self.session.is_open
+
+    def is_left(self) -> bool:
+        """Return whether the task that opened it has ended and left it to others, as ``asyncio.wait_for`` does."""
+        return self._opener is None or self._opener.done()
 
 
 class Gathers(NamedTuple):
@@ -53,9 +104,16 @@ _surrounding: ContextVar[_Transaction | None] = ContextVar("routemq_transaction"
 
 
 def _surrounding_transaction() -> _Transaction | None:
-    transaction = _surrounding.get()
-    # A task may outlive the transaction in which it was started. Its calls are no part of a transaction from then on.
-    return transaction if transaction is not None and transaction.open else None
+    found = _surrounding.get()
+    while found is not None:
+        if not found.is_open():
+            # A task may outlive the transaction in which it was started. Its calls are no part of that from then on.
+            found = found.outer
+        elif (inner := found.inner) is not None and inner.is_open() and inner.is_left():
+            found = inner
+        else:
+            break
+    return found
 
 
 def is_surrounded() -> bool:
@@ -69,25 +127,63 @@ def gathers() -> Gathers | None:
     if outer is None:
         database = configured()
         return Gathers(database.writes, database.reads) if database.gathers else None
-    if outer.unit is None or outer.own_session() is not None:
+    if outer.unit is None:
         return None
     return Gathers(outer.unit.writes, outer.unit.reads)
 
 
 async def get_session() -> AsyncSession:
-    """Return a new session, which the caller commits and closes. Within a unit of work it is on the unit's connection."""
+    """Return a new session, which the caller commits and closes. Within a transaction it is on the transaction's connection.
+
+    Raise ModelError if another one is open there, for which this one would wait while its caller waits for it.
+    """
     outer = _surrounding_transaction()
-    if outer is None or outer.unit is None:
+    if outer is None:
         return configured().session()
-    made = await outer.unit.open_session()
-    outer.sessions.append(made)
+    if isinstance(outer, _Session):
+        raise ModelError(
+            f"a second session is opened at {_caller()} while that of {outer.session.opened_at} is open. Both belong to one "
+            "transaction, whose connection one session at a time can use. Close the first one before, or pass it on"
+        )
+    await outer.lock.acquire()
+    if not outer.is_open():
+        outer.lock.release()
+        return await get_session()
+    try:
+        # What was added to the transaction's session is seen by this one.
+        await outer.session.flush()
+        connection: Any = await outer.session.connection()
+        made = SavepointSession(
+            bind=connection,
+            join_transaction_mode="create_savepoint",
+            expire_on_commit=False,
+            # When it is closed, others use the connection.
+            close_resets_only=False,
+        )
+    except BaseException:
+        outer.lock.release()
+        raise
+    made.lock = outer.lock
+    made.opened_at = _caller()
+    outer.inner = _Session(made, outer)
+    _surrounding.set(outer.inner)
     return made
+
+
+def _caller() -> str:
+    """Return the file and the line of the application that made the running call."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in {"core", "contextlib"}:
+        frame = frame.f_back
+    if frame is None:
+        return "an unknown place"
+    return f"{'/'.join(Path(frame.f_code.co_filename).parts[-3:])}:{frame.f_lineno}"
 
 
 class PartOf:
     """A block whose calls are part of ``unit``: the run of one handler.
 
-    At its end, the sessions that the handler left open are closed.
+    At its end, the session that the handler left open is closed.
     """
 
     __slots__ = ("_part", "_token")
@@ -99,11 +195,8 @@ class PartOf:
         self._token = _surrounding.set(self._part)
 
     async def __aexit__(self, *raised: object) -> None:
-        self._part.open = False
         _surrounding.reset(self._token)
-        for session in self._part.sessions:
-            if session.is_open:
-                await session.close()
+        await self._part.end()
 
 
 @asynccontextmanager
@@ -116,9 +209,6 @@ async def transaction() -> AsyncIterator[AsyncSession]:
     if outer is None:
         async with configured().writing() as session, _surround(session):
             yield session
-    elif (own := outer.own_session()) is not None:
-        async with own.begin_nested(), _surround(own):
-            yield own
     else:
         async with outer.lock, outer.session.begin_nested(), _surround(outer.session):
             yield outer.session
@@ -126,14 +216,14 @@ async def transaction() -> AsyncIterator[AsyncSession]:
 
 @asynccontextmanager
 async def _surround(session: AsyncSession) -> AsyncIterator[None]:
-    inner = _Transaction(session)
-    token = _surrounding.set(inner)
+    block = _Transaction(session, outer=_surrounding_transaction())
+    token = _surrounding.set(block)
     try:
         yield
     finally:
-        async with inner.lock:
-            inner.open = False
-        _surrounding.reset(token)
+        await block.end()
+        async with block.lock:
+            _surrounding.reset(token)
 
 
 @asynccontextmanager
@@ -146,9 +236,6 @@ async def writing() -> AsyncIterator[AsyncSession]:
     if outer is None:
         async with configured().writing() as session:
             yield session
-    elif (own := outer.own_session()) is not None:
-        async with own.begin_nested():
-            yield own
     elif outer.unit is not None:
         async with outer.unit.statement() as session:
             yield session
@@ -164,8 +251,6 @@ async def reading() -> AsyncIterator[AsyncSession]:
     if outer is None:
         async with configured().session() as session:
             yield session
-    elif (own := outer.own_session()) is not None:
-        yield own
     elif outer.unit is not None:
         async with outer.unit.statement() as session:
             yield session

@@ -4,33 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
-
-from sqlalchemy.ext.asyncio import AsyncSession
+from typing import TYPE_CHECKING
 
 from core.database.statements.gather import Gather
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-
-class SavepointSession(AsyncSession):
-    """A session on the connection of ``unit``. Its ``commit()`` releases a savepoint. The unit commits in the end.
-
-    While ``is_open`` holds, the other handlers wait for the connection.
-    """
-
-    unit: UnitOfWork
-    is_open = True
-
-    async def close(self) -> None:
-        """Roll back what was not committed, and let the other handlers use the connection."""
-        try:
-            await super().close()
-        finally:
-            if self.is_open:
-                self.is_open = False
-                self.unit.lock.release()
+    from sqlalchemy.ext.asyncio import AsyncSession
 
 
 class UnitOfWork:
@@ -67,18 +48,6 @@ class UnitOfWork:
                     self.spoilt = True
                     raise
             self.session.expunge_all()
-
-    async def open_session(self) -> SavepointSession:
-        """Return a session on the unit's connection, which a handler commits and closes."""
-        await self.lock.acquire()
-        try:
-            connection: Any = await self.session.connection()
-            made = SavepointSession(bind=connection, join_transaction_mode="create_savepoint", expire_on_commit=False)
-        except BaseException:
-            self.lock.release()
-            raise
-        made.unit = self
-        return made
 
     async def end(self) -> None:
         """Wait until no gathered call is under way on the connection."""

@@ -10,6 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from core.database.mapping import sortable
 from core.database.statements.gather import MAX_STATEMENTS, KeyedStatement
+from core.database.statements.stored import left_out
 from core.errors import ModelError
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Upsert(KeyedStatement):
         return sorted(range(len(values)), key=lambda index: [sortable(values[index][name]) for name in self.on])
 
     async def run(self, session: AsyncSession, values: Sequence[Mapping[str, Any]]) -> Sequence[Any]:
-        """Insert or update the rows. Return them as instances."""
+        """Insert or update the rows. Return them as instances. Raise RowLeftOutError if one of them was not stored."""
         options = {"populate_existing": True}
         statement = self._statement()
         found = {}
@@ -108,7 +109,10 @@ class Upsert(KeyedStatement):
         for index, row in enumerate(rows):
             if row is None:
                 # Some keys are equal for the database and not for Python, for instance "1" and 1.
-                rows[index] = (await session.scalars(statement, [values[index]], execution_options=options)).one()
+                again = await session.scalars(statement, [values[index]], execution_options=options)
+                rows[index] = again.one_or_none()
+                if rows[index] is None:
+                    raise left_out(self.model, len(values))
         return rows
 
 
