@@ -152,6 +152,12 @@ class Settings(BaseModel):
     db_pool_recycle: int = _setting(
         3600, "Seconds after which a connection to the database is replaced.", "a whole number of at least 1", ge=1
     )
+    db_pooler: Literal["", "transaction"] = _setting(
+        "",
+        "A pooler before PostgreSQL: transaction for PgBouncer with pool_mode=transaction and its like. Empty: none, or "
+        "one that keeps a connection for each client.",
+        "transaction or empty",
+    )
     db_auto_migrate: bool | None = _setting(
         None,
         "Whether the worker runs missing migrations when it starts. Empty: true for SQLite, false for other databases.",
@@ -281,7 +287,9 @@ class Settings(BaseModel):
 
     def pool(self) -> PoolOptions:
         """Return the options of the pool of database connections."""
-        return PoolOptions(self.db_pool_size, self.db_max_overflow, self.db_pool_timeout, self.db_pool_recycle)
+        return PoolOptions(
+            self.db_pool_size, self.db_max_overflow, self.db_pool_timeout, self.db_pool_recycle, self.db_pooler
+        )
 
     def connect_options(self) -> ConnectOptions:
         """Return the options of the connection to the broker."""

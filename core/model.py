@@ -80,6 +80,8 @@ class ModelType(DeclarativeAttributeIntercept):
         - ``max_overflow``: the number of connections that are made beyond those while all are in use, 20 by default.
         - ``pool_timeout``: the seconds that a call waits for a connection before it gets an error, 30 by default.
         - ``pool_recycle``: the age in seconds at which a connection is replaced, 3600 by default.
+        - ``pooler``: "transaction" if PgBouncer, or another pooler that gives each transaction any of its connections,
+          stands before PostgreSQL.
 
         Raise SettingsError for a URL that cannot be used.
         """
