@@ -82,6 +82,7 @@ class ModelType(DeclarativeAttributeIntercept):
         - ``pool_recycle``: the age in seconds at which a connection is replaced, 3600 by default.
         - ``pooler``: "transaction" if PgBouncer, or another pooler that gives each transaction any of its connections,
           stands before PostgreSQL.
+        - ``statement_timeout``: the seconds after which a statement on PostgreSQL is given up, 20 by default. None: never.
 
         Raise SettingsError for a URL that cannot be used.
         """

@@ -11,7 +11,7 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 
-from core.database.driver.connect import connect, connect_arguments
+from core.database.driver.connect import connect_arguments, listen
 from core.database.pool import PoolOptions
 from core.database.statements.gather import Gather
 from core.database.url import check_url
@@ -20,11 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from sqlalchemy import MetaData
-    from sqlalchemy.engine import Connection, ExceptionContext
+    from sqlalchemy.engine import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-READ_ONLY = "25006"
-"""The SQLSTATE of a statement that writes, on a standby."""
 _CREATE_TABLES_LOCK = 0x526F7574654D51
 """Key of PostgreSQL's advisory lock that one process at a time holds while it creates tables."""
 
@@ -57,8 +55,7 @@ class Database:
         options["connect_args"] = connect_arguments(self.url, pool)
         self.engine: AsyncEngine = create_async_engine(self.url, **options)
         self.session = async_sessionmaker(self.engine, expire_on_commit=False)
-        event.listen(self.engine.sync_engine, "do_connect", connect)
-        event.listen(self.engine.sync_engine, "handle_error", _throw_away)
+        listen(self.engine, pool)
         if self.is_sqlite:
             _listen_sqlite(self.engine)
         # Gathered calls need the rows of an INSERT of many back in the order of their values.
@@ -120,12 +117,6 @@ async def enforce_foreign_keys(connection: AsyncConnection, *, on: bool) -> None
         await (await driver.execute(f"PRAGMA foreign_keys={'ON' if on else 'OFF'}")).close()
 
 
-def _throw_away(context: ExceptionContext) -> None:
-    """Have the pool throw its connections away where the server has become a standby: others lead to the primary."""
-    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
-        context.is_disconnect = True
-
-
 def _listen_sqlite(engine: AsyncEngine) -> None:
     """Begin SQLite's transactions with their first statement, and as a writer (IMMEDIATE) if that statement writes.
 
@@ -135,7 +126,7 @@ def _listen_sqlite(engine: AsyncEngine) -> None:
     engine.dialect.favor_returning_over_lastrowid = True
 
     @event.listens_for(engine.sync_engine, "connect")
-    def prepare(connection: Any, record: object) -> None:
+    def connect(connection: Any, record: object) -> None:
         # Otherwise the driver would begin transactions by its own rules.
         connection.isolation_level = None
         cursor = connection.cursor()

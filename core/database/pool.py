@@ -14,6 +14,7 @@ class Pool(TypedDict, total=False):
     pool_timeout: float
     pool_recycle: float
     pooler: str
+    statement_timeout: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class PoolOptions:
     - ``pool_recycle``: the age at which a connection is replaced.
     - ``pooler``: "transaction" if a pooler such as PgBouncer stands before PostgreSQL, and gives each transaction any of its
       connections. Then statements have no names, since the next transaction may not know them.
+    - ``statement_timeout``: how long a statement may take on PostgreSQL before it is given up. None: for ever.
     """
 
     pool_size: int = 10
@@ -33,3 +35,4 @@ class PoolOptions:
     pool_timeout: float = 30
     pool_recycle: float = 3600
     pooler: str = ""
+    statement_timeout: float | None = 20

@@ -6,11 +6,11 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import event, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from core.database.driver.connect import ASYNCPG, TRANSACTION, connect, connect_arguments
+from core.database.driver.connect import ASYNCPG, TRANSACTION, connect_arguments, listen
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -31,9 +31,10 @@ async def changes_connections(url: URL, options: PoolOptions) -> bool:
     if url.drivername != ASYNCPG:
         return False
     # In this mode it works with and without a pooler.
-    arguments = connect_arguments(url, replace(options, pooler=TRANSACTION))
+    options = replace(options, pooler=TRANSACTION)
+    arguments = connect_arguments(url, options)
     engine = create_async_engine(url, poolclass=NullPool, connect_args=arguments)
-    event.listen(engine.sync_engine, "do_connect", connect)
+    listen(engine, options)
     try:
         async with engine.connect() as first:
             driver: Any = (await first.get_raw_connection()).driver_connection

@@ -126,7 +126,7 @@ async def _exclusive(database: Database) -> AsyncIterator[AsyncConnection]:
     """
     if not database.is_sqlite:
         # In a pool of one connection, one would wait for the other. What a migration has SET ends with its connection.
-        options = replace(database.options, pool_size=2, max_overflow=0)
+        options = replace(database.options, pool_size=2, max_overflow=0, statement_timeout=None)
         own = Database(database.url.render_as_string(hide_password=False), options)
         try:
             async with own.engine.connect() as guard, own.engine.connect() as connection:

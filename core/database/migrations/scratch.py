@@ -73,7 +73,10 @@ async def _schema(database: Database, name: str) -> AsyncIterator[AsyncConnectio
 def _with_one_connection(database: Database, name: str | None = None) -> Database:
     """Return ``database`` with a pool of its own, or the database ``name`` on the same server."""
     url = database.url if name is None else database.url.set(database=name)
-    return Database(url.render_as_string(hide_password=False), replace(database.options, pool_size=1, max_overflow=0))
+    return Database(
+        url.render_as_string(hide_password=False),
+        replace(database.options, pool_size=1, max_overflow=0, statement_timeout=None),
+    )
 
 
 @asynccontextmanager

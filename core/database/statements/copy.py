@@ -63,15 +63,23 @@ async def copy_rows(session: AsyncSession, model: type[Any], rows: Sequence[Mapp
         records = [tuple([make(row) for make in makers]) for row in rows]
     try:
         async with driver.transaction() if alone else nullcontext():
-            status = await driver.copy_records_to_table(
-                table.name, records=records, columns=[column.name for column in columns], schema_name=table.schema
-            )
+            try:
+                status = await driver.copy_records_to_table(
+                    table.name, records=records, columns=[column.name for column in columns], schema_name=table.schema
+                )
+            except OSError:
+                # It hangs, and so would ROLLBACK.
+                driver.terminate()
+                raise
             check_stored(model, len(rows), int(status.rpartition(" ")[2]))
     except RowLeftOutError:
         raise
     except Exception as error:
         # SQLAlchemy would turn the driver's errors into these, but COPY does not go through it.
+        if isinstance(error, OSError):
+            driver.terminate()
         if driver.is_closed():
+            await connection.invalidate(error)
             raise DatabaseUnreachableError(f"the connection was lost during COPY: {one_line(error)}") from error
         if str(getattr(error, "sqlstate", "")).startswith("23"):
             raise IntegrityError(f"COPY {table.name}", None, error) from error
