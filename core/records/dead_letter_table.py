@@ -8,8 +8,8 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, func, insert, select
-from sqlalchemy.dialects import postgresql, sqlite
 
+from core.database.statements.conflict import conflict_insert
 from core.records.dead_letters import Also, DeadLetter, Stored, log
 from core.records.tables import dead_letters
 
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Select
     from sqlalchemy.ext.asyncio import AsyncConnection
-
-
-_INSERT: dict[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 
 
 class _StoredBeforeError(Exception):
@@ -108,8 +105,8 @@ class DeadLetterTable:
 
 def _insert(connection: AsyncConnection) -> Any:
     """Return the statement that inserts a dead letter, unless its message has one."""
-    own = _INSERT.get(connection.dialect.name)
-    return insert(dead_letters) if own is None else own(dead_letters).on_conflict_do_nothing(index_elements=["message_id"])
+    own = conflict_insert(connection.dialect.name, dead_letters)
+    return insert(dead_letters) if own is None else own.on_conflict_do_nothing(index_elements=["message_id"])
 
 
 def _stored(row: Any) -> Stored:
