@@ -13,6 +13,7 @@ from sqlalchemy import MetaData
 from bootstrap.discovery import import_models, project_folder
 from core.database import current
 from core.database.current import configured
+from core.database.driver.pooler import changes_connections
 from core.database.engine import Database
 from core.database.fault import Fault, fault_of
 from core.database.migrations import migrate
@@ -91,9 +92,26 @@ async def prepare(*, upgrades: bool) -> None:
 
 
 async def own_tables() -> None:
-    """Bring the framework's own tables to the state that it needs. Raise MigrationError if that fails."""
-    if Model._is_enabled and await migrate.pending(configured(), OWN):
+    """Bring the framework's own tables to the state that it needs.
+
+    Raise MigrationError if that fails, and StartError for a pooler that no setting names.
+    """
+    if not Model._is_enabled:
+        return
+    await check_pooler()
+    if await migrate.pending(configured(), OWN):
         await migrate.upgrade(configured(), OWN, MetaData(), log.debug)
+
+
+async def check_pooler() -> None:
+    """Raise StartError if a pooler changes the connections to the server, and the settings do not say so."""
+    database = configured()
+    if database.options.pooler or not await changes_connections(database.url, database.options):
+        return
+    raise StartError(
+        f"a pooler before the database {database} gives each transaction any of its connections to the server, as PgBouncer "
+        "does with pool_mode=transaction. Set DB_POOLER=transaction. Without it, statements would be mixed up"
+    )
 
 
 def dead_letter_file(settings: Settings) -> DeadLetterFile:
@@ -124,14 +142,14 @@ def sessions() -> SessionStore:
 async def when_database_answers(call: Callable[[], Awaitable[T]]) -> T:
     """Return what ``call`` returns. While the database does not answer, wait and call again.
 
-    Raise StartError for an error that does not pass by waiting. Raise MigrationError as it is.
+    Raise StartError for an error that does not pass by waiting. Raise MigrationError and StartError as they are.
     """
     pauses = Pauses(FIRST_PAUSE, MAX_PAUSE)
     waiting = False
     while True:
         try:
             result = await call()
-        except MigrationError:
+        except (MigrationError, StartError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever a driver raises is told, or waited out
             if not _may_pass(error):
@@ -150,11 +168,11 @@ async def when_database_answers(call: Callable[[], Awaitable[T]]) -> T:
 async def without_waiting() -> AsyncIterator[None]:
     """Raise whatever the block raises as a StartError, because a command does not wait for the database.
 
-    A MigrationError is raised as it is.
+    A MigrationError and a StartError are raised as they are.
     """
     try:
         yield
-    except MigrationError:
+    except (MigrationError, StartError):
         raise
     except Exception as error:  # noqa: BLE001 - whatever a driver raises is told
         raise unusable(error) from None

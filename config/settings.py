@@ -153,6 +153,18 @@ class Settings(BaseModel):
     db_pool_recycle: int = _setting(
         3600, "Seconds after which a connection to the database is replaced.", "a whole number of at least 1", ge=1
     )
+    db_statement_timeout: float = _setting(
+        20,
+        "Seconds that a statement may take on PostgreSQL, also while it waits for a lock. Migrations may take longer.",
+        "a positive number",
+        gt=0,
+    )
+    db_pooler: Literal["", "transaction"] = _setting(
+        "",
+        "A pooler before PostgreSQL: transaction for PgBouncer with pool_mode=transaction and its like. Empty: none, or "
+        "one that keeps a connection for each client.",
+        "transaction or empty",
+    )
     db_auto_migrate: bool | None = _setting(
         None,
         "Whether the worker runs missing migrations when it starts. Empty: true for SQLite, false for other databases.",
@@ -294,7 +306,14 @@ class Settings(BaseModel):
 
     def pool(self) -> PoolOptions:
         """Return the options of the pool of database connections."""
-        return PoolOptions(self.db_pool_size, self.db_max_overflow, self.db_pool_timeout, self.db_pool_recycle)
+        return PoolOptions(
+            self.db_pool_size,
+            self.db_max_overflow,
+            self.db_pool_timeout,
+            self.db_pool_recycle,
+            self.db_pooler,
+            self.db_statement_timeout,
+        )
 
     def connect_options(self) -> ConnectOptions:
         """Return the options of the connection to the broker."""

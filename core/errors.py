@@ -20,8 +20,10 @@
     |-- DatabaseError
     |   |-- DatabaseDisabledError
     |   |-- DatabaseUnreachableError
+    |   |-- DatabaseTimeoutError
     |   |-- MigrationError
-    |   `-- ModelError
+    |   |-- ModelError
+    |   `-- RowLeftOutError
     |-- MessageError
     |   |-- NoRouteError
     |   |-- MalformedError
@@ -139,12 +141,20 @@ class DatabaseUnreachableError(DatabaseError):
     """The database server did not answer when a connection to it was to be made."""
 
 
+class DatabaseTimeoutError(DatabaseError):
+    """A run was cut off at its deadline while it waited for the database, which is not its fault."""
+
+
 class MigrationError(DatabaseError):
     """The tables in the database are not those that the application expects, or a migration cannot be made or run."""
 
 
 class ModelError(DatabaseError):
     """A call on ``Model`` cannot be right: an unknown column, a class that is no model, a key of the wrong shape."""
+
+
+class RowLeftOutError(DatabaseError):
+    """The database stored fewer rows than it was sent, and raised nothing: a trigger left them out."""
 
 
 # -- one message: these cost that message and no other -----------------------------------------------------------------

@@ -30,6 +30,7 @@ from core.database.statements.find import find_of
 from core.database.statements.gather import MAX_ROWS
 from core.database.statements.insert import insert_of
 from core.database.statements.insertion import insert_without_returning, is_plain, rows_for_one_insert, shared_insert
+from core.database.statements.stored import insert_instances
 from core.database.statements.upsert import upsert_of
 from core.errors import ModelError
 
@@ -79,6 +80,9 @@ class ModelType(DeclarativeAttributeIntercept):
         - ``max_overflow``: the number of connections that are made beyond those while all are in use, 20 by default.
         - ``pool_timeout``: the seconds that a call waits for a connection before it gets an error, 30 by default.
         - ``pool_recycle``: the age in seconds at which a connection is replaced, 3600 by default.
+        - ``pooler``: "transaction" if PgBouncer, or another pooler that gives each transaction any of its connections,
+          stands before PostgreSQL.
+        - ``statement_timeout``: the seconds after which a statement on PostgreSQL is given up, 20 by default. None: never.
 
         Raise SettingsError for a URL that cannot be used.
         """
@@ -108,7 +112,8 @@ class ModelType(DeclarativeAttributeIntercept):
         """Return a new session, which the caller commits and closes. Return None while the database is disabled.
 
         In a handler, and within ``transaction``, the session is on the connection of that transaction. Its ``commit()``
-        releases a savepoint, and the transaction commits in the end.
+        releases a savepoint, and the transaction commits in the end. Until it is closed, it surrounds what the caller calls:
+        a second session is a savepoint of the first.
         """
         if not _enabled("get_session"):
             # The specification has callers that ask `if not session`. The type spares the others from asking.
@@ -119,7 +124,8 @@ class ModelType(DeclarativeAttributeIntercept):
     async def session(cls) -> AsyncIterator[AsyncSession]:
         """Open a session for the block. What is not committed at the end of the block is rolled back.
 
-        Yield the AsyncSession. Raise DatabaseDisabledError while the database is disabled.
+        Within a transaction, it is what ``get_session`` says. Yield the AsyncSession. Raise DatabaseDisabledError while the
+        database is disabled.
         """
         async with await transactions.get_session() as session:
             yield session
@@ -139,8 +145,8 @@ class ModelType(DeclarativeAttributeIntercept):
         """Insert a row of ``model`` with ``values``, given by the names of its columns.
 
         Return the instance. It is committed, unless the call is part of a transaction, and all its columns are loaded.
-        Raise ModelError for a value that the model has no column for, IntegrityError for a violated constraint, and
-        DatabaseDisabledError while the database is disabled.
+        Raise ModelError for a value that the model has no column for, IntegrityError for a violated constraint,
+        RowLeftOutError if a trigger leaves the row out, and DatabaseDisabledError while the database is disabled.
         """
         writes = transactions.writes()
         insert = shared_insert(model, values) if writes is not None else None
@@ -149,9 +155,7 @@ class ModelType(DeclarativeAttributeIntercept):
             return made
         row = new_instance(model, values)
         async with transactions.writing() as session:
-            session.add(row)
-            await session.flush()
-            await session.refresh(row)
+            await insert_instances(session, model, [row], returning=True)
         return row
 
     @overload
@@ -176,8 +180,8 @@ class ModelType(DeclarativeAttributeIntercept):
 
         Return the instances in the same order, as ``create`` does. With ``returning=False``, return None. PostgreSQL then
         takes dictionaries by COPY, at a fifth of the cost. Raise ModelError for a row that the model does not take,
-        IntegrityError for a violated constraint, and DatabaseDisabledError while the database is disabled. If it raises,
-        no row is inserted.
+        IntegrityError for a violated constraint, RowLeftOutError if a trigger leaves a row out, and DatabaseDisabledError
+        while the database is disabled. If it raises, no row is inserted.
         """
         mapper_of(model)
         kept = rows_for_one_insert(model, rows)
@@ -192,10 +196,7 @@ class ModelType(DeclarativeAttributeIntercept):
                     made += await insert.run(session, kept[start : start + MAX_ROWS])
                 return made
             made = [new_instance(model, row) if isinstance(row, Mapping) else checked_instance(model, row) for row in rows]
-            session.add_all(made)
-            await session.flush()
-            for row in made if returning else ():
-                await session.refresh(row)
+            await insert_instances(session, model, made, returning=returning)
         return made if returning else None
 
     async def update(cls, model: type[M], key: Any, /, **values: Any) -> M | None:
@@ -218,7 +219,7 @@ class ModelType(DeclarativeAttributeIntercept):
 
         Raise ModelError for a value that the model has no column for, for a column of ``on`` without a value, for a model of
         several tables, and for a database other than PostgreSQL and SQLite. Raise IntegrityError for another constraint that
-        is violated, and DatabaseDisabledError while the database is disabled.
+        is violated, RowLeftOutError if a trigger leaves the row out, and DatabaseDisabledError while there is no database.
         """
         mapper = mapper_of(model)
         keys = key_names(mapper) if on is None else tuple(on)

@@ -18,6 +18,7 @@ from bootstrap.discovery import discover
 from config.settings import masked, unknown_variables, variables
 from core import rate_limit
 from core.database.current import configured
+from core.database.driver.pooler import changes_connections
 from core.database.migrations import migrate
 from core.errors import BrokerUnreachableError, RouteMQError, TransportError, one_line
 from core.model import Base, Model
@@ -179,6 +180,8 @@ async def _database(settings: Settings) -> Finding:
         await session.execute(insert(sessions).values(row))
         await session.rollback()
     said = f"SQLite {said}" if database.is_sqlite else said
+    if database.options.pooler and not await changes_connections(database.url, database.options):
+        said += ", has no pooler before it that DB_POOLER=transaction is needed for,"
     return Finding("ok", f"{masked('database_url', str(database))} is {said} and can be written to")
 
 

@@ -13,26 +13,21 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 
-from core.database.fault import Fault, fault_of
+from core.database.driver.connect import SQLITE_BUSY_TIMEOUT, connect_arguments, listen
 from core.database.pool import PoolOptions
 from core.database.rounds import Rounds
 from core.database.statements.gather import Gather
 from core.database.url import check_url
-from core.errors import DatabaseUnreachableError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from sqlalchemy import MetaData
-    from sqlalchemy.engine import Connection, Dialect, ExceptionContext
+    from sqlalchemy.engine import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-SQLITE_BUSY_TIMEOUT = 10.0
-"""Seconds that a statement waits for another connection's transaction on the same SQLite file."""
 SQLITE_PAUSE = 0.01
 """Seconds until SQLite is asked again for what its busy timeout does not wait for."""
-READ_ONLY = "25006"
-"""The SQLSTATE of a statement that writes, on a standby."""
 _CREATE_TABLES_LOCK = 0x526F7574654D51
 """Key of PostgreSQL's advisory lock that one process at a time holds while it creates tables."""
 
@@ -48,7 +43,7 @@ class Database:
     """
 
     def __init__(self, url: str, pool: PoolOptions | None = None, *, echo: bool = False) -> None:
-        pool = pool or PoolOptions()
+        self.options = pool = pool or PoolOptions()
         self.url = check_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         options: dict[str, Any] = {"echo": echo, "pool_recycle": int(pool.pool_recycle)}
@@ -63,14 +58,10 @@ class Database:
                 "max_overflow": pool.max_overflow,
                 "pool_timeout": pool.pool_timeout,
             }
-        if self.url.drivername == "postgresql+asyncpg":
-            options["connect_args"] = {"server_settings": {"application_name": "routemq"}}
-        if self.is_sqlite:
-            options["connect_args"] = {"timeout": SQLITE_BUSY_TIMEOUT}
+        options["connect_args"] = connect_arguments(self.url, pool)
         self.engine: AsyncEngine = create_async_engine(self.url, **options)
         self.session = async_sessionmaker(self.engine, expire_on_commit=False)
-        event.listen(self.engine.sync_engine, "do_connect", _connect)
-        event.listen(self.engine.sync_engine, "handle_error", _throw_away)
+        listen(self.engine, pool)
         if self.is_sqlite:
             _listen_sqlite(self.engine)
         # Gathered calls need the rows of an INSERT of many back in the order of their values.
@@ -155,23 +146,6 @@ async def enforce_foreign_keys(connection: AsyncConnection, *, on: bool) -> None
         await (await driver.execute(f"PRAGMA foreign_keys={'ON' if on else 'OFF'}")).close()
 
 
-def _connect(dialect: Dialect, record: object, arguments: list[Any], options: dict[str, Any]) -> object:
-    """Connect to the database. Raise DatabaseUnreachableError for an OSError, which a handler's own code may raise too."""
-    try:
-        return dialect.connect(*arguments, **options)
-    except Exception as error:
-        # What keeps a connection from being made is never a message's: no primary yet, a pooler that is full, a broken line.
-        if fault_of(error) is not Fault.MESSAGE:
-            raise
-        raise DatabaseUnreachableError(f"the database cannot be reached: {one_line(error)}") from error
-
-
-def _throw_away(context: ExceptionContext) -> None:
-    """Have the pool throw its connections away where the server has become a standby: others lead to the primary."""
-    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
-        context.is_disconnect = True
-
-
 def _write_ahead(connection: Any, cursor: Any) -> None:
     """Turn on SQLite's write-ahead log, which stays on in the file. Wait for others that do so at the same moment.
 
@@ -194,6 +168,8 @@ def _listen_sqlite(engine: AsyncEngine) -> None:
 
     A transaction that begins as a reader and writes later fails at once if another one has written meanwhile.
     """
+    # The number of the row that was inserted last says nothing about a row that a trigger leaves out.
+    engine.dialect.favor_returning_over_lastrowid = True
 
     @event.listens_for(engine.sync_engine, "connect")
     def connect(connection: Any, record: object) -> None:

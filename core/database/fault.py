@@ -12,9 +12,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from core.errors import (
     BrokerUnreachableError,
     CounterUnreachableError,
+    DatabaseTimeoutError,
     DatabaseUnreachableError,
     HungUpError,
     ModelError,
+    RowLeftOutError,
 )
 
 
@@ -97,8 +99,8 @@ _HOPEFUL = (Fault.INFRASTRUCTURE, Fault.SETUP, Fault.SCHEMA, Fault.AGAIN)
 _SQLITE_SCHEMA = re.compile(r"no such (table|column)\b|table \S+ has no column named\b")
 _LOCKED = ("55P03", "57014")
 _MAX_DEPTH = 10
-_FINAL = (KeyError, TypeError, AttributeError, ModelError, HungUpError)
-"""What no waiting heals: mistakes in the code of a handler, and what the broker hangs up on."""
+_FINAL = (KeyError, TypeError, AttributeError, ModelError, RowLeftOutError, HungUpError)
+"""What no waiting heals: mistakes in a handler's code, rows that the database leaves out, what the broker hangs up on."""
 _UNREACHABLE = (DatabaseUnreachableError, PoolTimeoutError, BrokerUnreachableError, CounterUnreachableError)
 
 
@@ -111,7 +113,7 @@ def fault_of(error: BaseException) -> Fault:
 
 
 def _fault_of(error: BaseException, depth: int) -> Fault:
-    if isinstance(error, _UNREACHABLE):
+    if isinstance(error, (*_UNREACHABLE, DatabaseTimeoutError)):
         return Fault.INFRASTRUCTURE
     if isinstance(error, DBAPIError):
         fault = _of_driver(error.orig)

@@ -30,16 +30,13 @@ class Gathers(Protocol):
 
 
 class SavepointSession(AsyncSession):
-    """A session on the connection of the surrounding transaction. Its ``commit()`` releases a savepoint.
+    """A session on the connection of a transaction. Its ``commit()`` releases a savepoint, and the transaction commits.
 
-    - ``within``: the surroundings, whose connection the session holds until it is closed. None for a session that was opened
-      while another one of the same task was open: it is a savepoint of that one.
-    - ``task``: the task that opened the session.
+    - ``within``: what surrounds it, whose connection it holds until it is closed.
     - ``has_committed``: whether a savepoint was released.
     """
 
-    within: Surroundings | None = None
-    task: asyncio.Task[Any] | None = None
+    within: Surroundings
     is_open = True
     has_committed = False
 
@@ -50,49 +47,42 @@ class SavepointSession(AsyncSession):
         finally:
             if self.is_open:
                 self.is_open = False
-                if self.within is not None:
-                    await self.within.session_closed(committed=self.has_committed)
+                await self.within.session_closed(committed=self.has_committed)
 
 
 class Surroundings(ABC):
-    """A transaction that surrounds the running code.
+    """A transaction that surrounds the running code, or a session within one.
 
     - ``open``: False from the end on.
-    - ``sessions``: the sessions that the code opened on the transaction's connection. None before the first.
+    - ``outer``: what surrounds the code when this has ended.
+    - ``inner``: the session that was opened in it last.
     """
 
-    __slots__ = ("open", "sessions")
+    __slots__ = ("inner", "open", "outer")
 
-    def __init__(self) -> None:
+    def __init__(self, outer: Surroundings | None = None) -> None:
         self.open = True
-        self.sessions: list[SavepointSession] | None = None
-
-    def own_session(self) -> SavepointSession | None:
-        """Return the open session of the code, which holds the connection. Return None if no session is open."""
-        if self.sessions is None:
-            return None
-        return next((session for session in reversed(self.sessions) if session.is_open), None)
+        self.outer = outer
+        self.inner: InSession | None = None
 
     async def open_session(self) -> SavepointSession:
-        """Return a session on the transaction's connection, which the code commits and closes."""
-        own, task = self.own_session(), asyncio.current_task()
-        if own is not None and own.task is task:
-            made = _session_on(await own.connection())
-        else:
-            made = _session_on(await self.hold_connection())
-            made.within = self
-        made.task = task
-        if self.sessions is None:
-            self.sessions = []
-        self.sessions.append(made)
+        """Return a session on the transaction's connection, which the code commits and closes.
+
+        What the code calls from now on is within it, and so is what it calls in the tasks that it starts.
+        """
+        made = _session_on(await self.hold_connection())
+        made.within = self
+        self.inner = InSession(made, self)
+        _surroundings.set(self.inner)
         return made
 
     async def close_sessions(self) -> None:
         """Close the sessions that the code left open. A connection that is lost by then shows itself at the commit."""
-        for session in reversed(self.sessions or ()):
-            if session.is_open:
-                with suppress(Exception):
-                    await session.close()
+        inner = self.inner
+        if inner is not None and inner.session.is_open:
+            await inner.close_sessions()
+            with suppress(Exception):
+                await inner.session.close()
 
     @abstractmethod
     def writes(self) -> Gathers | None:
@@ -128,8 +118,8 @@ class Block(Surroundings):
 
     __slots__ = ("_lock", "_session")
 
-    def __init__(self, session: AsyncSession) -> None:
-        super().__init__()
+    def __init__(self, session: AsyncSession, outer: Surroundings | None = None) -> None:
+        super().__init__(outer)
         self._session = session
         self._lock = asyncio.Lock()
 
@@ -157,6 +147,8 @@ class Block(Surroundings):
         """Return the connection of the session."""
         await self._lock.acquire()
         try:
+            # What was added to this session is seen by the one that is opened.
+            await self._session.flush()
             return await self._session.connection()
         except BaseException:
             self._lock.release()
@@ -170,6 +162,24 @@ class Block(Surroundings):
         """Wait for the call that uses the session. Calls that come later are no part of the transaction."""
         async with self._lock:
             self.open = False
+
+
+class InSession(Block):
+    """A session that was opened within a transaction, or within another session. Tasks take turns on it.
+
+    ``session`` is the session. It surrounds the code that opened it, until it is closed.
+    """
+
+    __slots__ = ("_opener", "session")
+
+    def __init__(self, session: SavepointSession, outer: Surroundings) -> None:
+        super().__init__(session, outer)
+        self.session = session
+        self._opener = asyncio.current_task()
+
+    def is_left(self) -> bool:
+        """Return whether the task that opened it has ended and left it to others, as that of ``asyncio.wait_for`` does."""
+        return self._opener is None or self._opener.done()
 
 
 class Part(Surroundings):
@@ -248,12 +258,25 @@ _surroundings: ContextVar[Surroundings | None] = ContextVar("routemq_transaction
 
 def _surrounding() -> Surroundings | None:
     found = _surroundings.get()
-    # A task may outlive the transaction in which it was started. Its calls are no part of a transaction from then on.
-    return found if found is not None and found.open else None
+    while found is not None:
+        if not found.open or (isinstance(found, InSession) and not found.session.is_open):
+            # A task may outlive the transaction in which it was started. Its calls are no part of that from then on.
+            found = found.outer
+        elif (inner := found.inner) is not None and inner.session.is_open and inner.is_left():
+            found = inner
+        else:
+            break
+    return found
 
 
 def _session_on(connection: Any) -> SavepointSession:
-    made = SavepointSession(bind=connection, join_transaction_mode="create_savepoint", expire_on_commit=False)
+    made = SavepointSession(
+        bind=connection,
+        join_transaction_mode="create_savepoint",
+        expire_on_commit=False,
+        # When it is closed, others use the connection.
+        close_resets_only=False,
+    )
 
     @event.listens_for(made.sync_session, "after_commit")
     def committed(session: object) -> None:
@@ -270,7 +293,9 @@ def is_surrounded() -> bool:
 def may_be_undone() -> bool:
     """Return whether the running code is a handler's that has written, so that it runs again if others are rolled back."""
     outer = _surrounding()
-    return isinstance(outer, Part) and outer.unit is not None
+    while outer is not None and not isinstance(outer, Part):
+        outer = outer.outer
+    return outer is not None and outer.unit is not None
 
 
 def writes() -> Gathers | None:
@@ -279,7 +304,7 @@ def writes() -> Gathers | None:
     if outer is None:
         database = configured()
         return database.writes if database.gathers else None
-    return outer.writes() if outer.own_session() is None else None
+    return outer.writes()
 
 
 def reads() -> Gathers | None:
@@ -287,7 +312,7 @@ def reads() -> Gathers | None:
     outer = _surrounding()
     if outer is None:
         return shared_reads()
-    return outer.reads() if outer.own_session() is None else None
+    return outer.reads()
 
 
 def shared_reads() -> Gather | None:
@@ -312,9 +337,6 @@ async def transaction() -> AsyncIterator[AsyncSession]:
     if outer is None:
         async with configured().writing() as session, _surround(session):
             yield session
-    elif (own := outer.own_session()) is not None:
-        async with own.begin_nested(), _surround(own):
-            yield own
     else:
         async with outer.block() as session, _surround(session):
             yield session
@@ -322,7 +344,7 @@ async def transaction() -> AsyncIterator[AsyncSession]:
 
 @asynccontextmanager
 async def _surround(session: AsyncSession) -> AsyncIterator[None]:
-    inner = Block(session)
+    inner = Block(session, _surrounding())
     token = _surroundings.set(inner)
     try:
         yield
@@ -342,9 +364,6 @@ async def writing() -> AsyncIterator[AsyncSession]:
     if outer is None:
         async with configured().writing() as session:
             yield session
-    elif (own := outer.own_session()) is not None:
-        async with own.begin_nested():
-            yield own
     else:
         async with outer.writing() as session:
             yield session
@@ -357,8 +376,6 @@ async def reading() -> AsyncIterator[AsyncSession]:
     if outer is None:
         async with configured().reading() as session:
             yield session
-    elif (own := outer.own_session()) is not None:
-        yield own
     else:
         async with outer.reading() as session:
             yield session

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.database.rounds import UndoneError
 from core.database.transaction import is_surrounded
-from core.errors import BatchError, HandlerTimeoutError, ReplyError
+from core.errors import BatchError, DatabaseTimeoutError, HandlerTimeoutError, ReplyError
 from core.handling.atomic_run import AtomicRun
 from core.handling.deadlines import Deadlines
 from core.handling.replies import check_response_topic, error_reply_to, reply_to, send, wants_reply
@@ -174,6 +174,8 @@ class Runner:
         try:
             delivery.value = await call(argument)
         except asyncio.CancelledError as error:
+            if delivery.timed_out and run.waited:
+                return DatabaseTimeoutError(f"the database did not answer within the {timeout:g} s that the handler has")
             if delivery.timed_out:
                 return HandlerTimeoutError(f"the handler did not return within {timeout:g} s and was cut off")
             if run.task.cancelling():

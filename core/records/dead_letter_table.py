@@ -10,9 +10,9 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import delete, func, insert, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from core.database.fault import Fault, fault_of
+from core.database.statements.conflict import conflict_insert
 from core.records.dead_letters import MAX_BYTES, Also, Bounds, DeadLetter, Stored
 from core.records.tables import dead_letters
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 MAX_TOGETHER = 200
 """Dead letters that are stored in one transaction."""
-_INSERT: dict[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 
 
 class _Addition(NamedTuple):
@@ -190,8 +189,8 @@ class DeadLetterTable:
 
 def _insert(connection: AsyncConnection, table: Table) -> Any:
     """Return the statement that inserts a message, unless it is there already."""
-    own = _INSERT.get(connection.dialect.name)
-    return insert(table) if own is None else own(table).on_conflict_do_nothing(index_elements=["message_id"])
+    own = conflict_insert(connection.dialect.name, table)
+    return insert(table) if own is None else own.on_conflict_do_nothing(index_elements=["message_id"])
 
 
 def _stored(row: Any) -> Stored:

@@ -7,9 +7,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete
-from sqlalchemy.dialects import postgresql, sqlite
 
 from core.database import transaction
+from core.database.statements.conflict import conflict_insert
 from core.database.statements.gather import KeyedStatement
 from core.errors import MessageError
 from core.middleware import Passed
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 TRIM_EVERY = 60.0
 """Seconds."""
-_INSERT: dict[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 
 
 class _Seen(KeyedStatement):
@@ -41,7 +40,7 @@ class _Seen(KeyedStatement):
     async def run(self, session: AsyncSession, values: Sequence[tuple[str, str]]) -> Sequence[bool]:
         """Return, for each key, whether it was new."""
         now = datetime.now(UTC)
-        statement = _INSERT[session.get_bind().dialect.name](dedup).on_conflict_do_nothing()
+        statement = conflict_insert(session.get_bind().dialect.name, dedup).on_conflict_do_nothing()
         rows = [{"route": route, "key": key, "seen_at": now} for route, key in values]
         found = await session.execute(statement.returning(dedup.c.route, dedup.c.key), rows)
         new = {(route, key) for route, key in found}

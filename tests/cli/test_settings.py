@@ -79,6 +79,8 @@ def test_the_environment_goes_before_the_file_and_the_file_before_the_default(
         ("DB_MAX_OVERFLOW", "-1"),
         ("DB_POOL_TIMEOUT", "0"),
         ("DB_POOL_RECYCLE", "0"),
+        ("DB_STATEMENT_TIMEOUT", "0"),
+        ("DB_POOLER", "session"),
         ("MQTT_STATUS_TOPIC", "a/#"),
         ("MQTT_RESPONSE_TOPIC", "a/+"),
         ("DB_AUTO_MIGRATE", "perhaps"),

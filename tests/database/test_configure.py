@@ -33,6 +33,18 @@ def test_a_url_that_cannot_be_is_refused_in_one_line_without_its_password(url: s
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "pooler", "said"),
+    [
+        ("postgresql+asyncpg://u:secret@h/db", "session", "DB_POOLER=session is not known"),
+        ("sqlite+aiosqlite://", "transaction", r"is for postgresql\+asyncpg"),
+    ],
+)
+def test_a_pooler_that_cannot_be_is_refused(url: str, pooler: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        Model.configure(url, pooler=pooler)
+
+
 async def test_configuring_again_uses_the_new_database(tmp_path: Path) -> None:
     Model.configure(f"sqlite+aiosqlite:///{tmp_path}/one.db")
     await Model.ping()

@@ -19,8 +19,9 @@ from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from core.database.current import configured
-from core.database.engine import _connect
+from core.database.driver.connect import connected
 from core.database.fault import Fault, fault_of
+from core.database.pool import PoolOptions
 from core.errors import DatabaseUnreachableError
 from core.model import Model
 from tests.database.conftest import url_of
@@ -265,7 +266,7 @@ async def test_what_keeps_a_connection_from_being_made_is_never_the_messages() -
             raise TargetServerAttributeNotMatched("None of the hosts match the target attribute requirement")
 
     with pytest.raises(DatabaseUnreachableError, match="match the target attribute") as caught:
-        _connect(NoPrimary(), None, [], {})
+        connected(NoPrimary(), [], {}, PoolOptions())
     assert fault_of(caught.value) is Fault.INFRASTRUCTURE
 
 

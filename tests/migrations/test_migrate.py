@@ -11,8 +11,10 @@ from sqlalchemy import Column, Integer, MetaData, Table, text
 from core.database.engine import Database
 from core.database.migrations import migrate
 from core.database.migrations.history import History
+from core.database.pool import PoolOptions
 from core.errors import MigrationError
 from tests.migrations.conftest import write
+from tests.support.postgres import postgres
 
 NONE = MetaData()
 
@@ -139,6 +141,13 @@ async def test_what_postgresql_does_in_no_transaction_can_be_done(database: Data
     async with asyncio.timeout(20):
         assert len(await upgraded(database, history)) == 2
     assert await rows(database, "SELECT 1 FROM pg_indexes WHERE indexname = 'by_name'") == [(1,)]
+
+
+async def test_a_migration_may_take_longer_than_other_statements(history: History) -> None:
+    database = Database(postgres().new_database(), PoolOptions(statement_timeout=0.2))
+    write(history, "0001_slow", None, 'op.execute("SELECT pg_sleep(0.8)")')
+    assert len(await upgraded(database, history)) == 1
+    await database.close()
 
 
 async def test_a_database_of_another_time_is_told(database: Database, history: History) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from alembic import command
@@ -14,7 +15,6 @@ from core.database.engine import Database, enforce_foreign_keys
 from core.database.migrations.compare import differences
 from core.database.migrations.history import in_turn
 from core.database.migrations.scratch import scratch
-from core.database.pool import PoolOptions
 from core.errors import MigrationError
 
 if TYPE_CHECKING:
@@ -126,7 +126,8 @@ async def _exclusive(database: Database) -> AsyncIterator[AsyncConnection]:
     """
     if not database.is_sqlite:
         # In a pool of one connection, one would wait for the other. What a migration has SET ends with its connection.
-        own = Database(database.url.render_as_string(hide_password=False), PoolOptions(pool_size=2, max_overflow=0))
+        options = replace(database.options, pool_size=2, max_overflow=0, statement_timeout=None)
+        own = Database(database.url.render_as_string(hide_password=False), options)
         try:
             async with own.engine.connect() as guard, own.engine.connect() as connection:
                 if own.url.get_backend_name() == "postgresql":

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import secrets
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from core.database.engine import Database, enforce_foreign_keys
-from core.database.pool import PoolOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -73,7 +73,10 @@ async def _schema(database: Database, name: str) -> AsyncIterator[AsyncConnectio
 def _with_one_connection(database: Database, name: str | None = None) -> Database:
     """Return ``database`` with a pool of its own, or the database ``name`` on the same server."""
     url = database.url if name is None else database.url.set(database=name)
-    return Database(url.render_as_string(hide_password=False), PoolOptions(pool_size=1, max_overflow=0))
+    return Database(
+        url.render_as_string(hide_password=False),
+        replace(database.options, pool_size=1, max_overflow=0, statement_timeout=None),
+    )
 
 
 @asynccontextmanager

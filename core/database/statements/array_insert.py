@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy import ARRAY, String, Text, bindparam, column, func, insert, select, types
-from sqlalchemy.exc import InvalidRequestError
 
 from core.database.mapping import key_names, mapper_of
 from core.database.statements.defaults import maker_of_default
+from core.database.statements.stored import left_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -49,12 +49,13 @@ class ArrayInsert:
     each value, and a different text for each number of rows, which the server has to parse and the driver to prepare.
     """
 
-    __slots__ = ("_arrays", "_identify", "_key_arrays", "_key_names", "_made", "_statement")
+    __slots__ = ("_arrays", "_identify", "_key_arrays", "_key_names", "_made", "_model", "_statement")
 
     def __init__(self, model: type[Any], given: dict[str, Column[Any]], made: dict[str, Callable[[], Any]]) -> None:
         mapper: Any = mapper_of(model)
         columns = {attribute.key: attribute.columns[0] for attribute in mapper.column_attrs}
         filled = given | {key: columns[key] for key in made}
+        self._model = model
         self._made = made
         self._arrays = {key: f"array_{number}" for number, key in enumerate(filled)}
         self._key_names = key_names(mapper)
@@ -75,7 +76,8 @@ class ArrayInsert:
     async def run(self, session: AsyncSession, values: Sequence[Mapping[str, Any]]) -> Sequence[Any] | None:
         """Insert the rows. Return them as instances, with the values that the server made, in the order of ``values``.
 
-        Insert nothing and return None if a primary key might not come back equal to what was sent.
+        Insert nothing and return None if a primary key might not come back equal to what was sent. Raise RowLeftOutError if
+        rows do not come back.
         """
         made = self._made
         arrays = {
@@ -96,10 +98,8 @@ class ArrayInsert:
             keys: Iterable[Any] = parts[0] if len(parts) == 1 else zip(*parts, strict=True)
             ordered = [found[key] for key in keys if key in found]
         if len(ordered) != len(values):
-            raise InvalidRequestError(
-                f"{len(values)} rows were inserted, and {len(ordered)} of them were found by their "
-                f"{' and '.join(self._key_names)} among the rows that came back. Check whether a trigger leaves rows out"
-            )
+            # A trigger that changes their keys makes them as untraceable as one that leaves them out.
+            raise left_out(self._model, len(values))
         return ordered
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,8 @@ from sqlalchemy import inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from core.database.statements.defaults import maker_of_default
-from core.errors import DatabaseUnreachableError, one_line
+from core.database.statements.stored import check_stored
+from core.errors import DatabaseUnreachableError, RowLeftOutError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,10 +25,11 @@ async def copy_rows(session: AsyncSession, model: type[Any], rows: Sequence[Mapp
     """Write ``rows`` of ``model`` by COPY in the transaction of ``session``. Return whether they were written.
 
     - ``rows``: values by name, for the same columns in each row.
-    - ``alone``: whether the transaction holds nothing else. Then COPY is a transaction by itself.
+    - ``alone``: whether the transaction holds nothing else. Then COPY has one of its own.
 
-    Nothing is written if only SQLAlchemy can compute a default. Raise IntegrityError for a violated constraint,
-    DatabaseUnreachableError for a lost connection, and the driver's error for all else.
+    Nothing is written if only SQLAlchemy can compute a default. Raise RowLeftOutError if a trigger leaves a row out,
+    IntegrityError for a violated constraint, DatabaseUnreachableError for a lost connection, and the driver's error for all
+    else.
     """
     connection = await session.connection()
     mapper: Mapper[Any] = inspect(model)
@@ -59,12 +62,24 @@ async def copy_rows(session: AsyncSession, model: type[Any], rows: Sequence[Mapp
     else:
         records = [tuple([make(row) for make in makers]) for row in rows]
     try:
-        await driver.copy_records_to_table(
-            table.name, records=records, columns=[column.name for column in columns], schema_name=table.schema
-        )
+        async with driver.transaction() if alone else nullcontext():
+            try:
+                status = await driver.copy_records_to_table(
+                    table.name, records=records, columns=[column.name for column in columns], schema_name=table.schema
+                )
+            except OSError:
+                # It hangs, and so would ROLLBACK.
+                driver.terminate()
+                raise
+            check_stored(model, len(rows), int(status.rpartition(" ")[2]))
+    except RowLeftOutError:
+        raise
     except Exception as error:
         # SQLAlchemy would turn the driver's errors into these, but COPY does not go through it.
+        if isinstance(error, OSError):
+            driver.terminate()
         if driver.is_closed():
+            await connection.invalidate(error)
             raise DatabaseUnreachableError(f"the connection was lost during COPY: {one_line(error)}") from error
         if str(getattr(error, "sqlstate", "")).startswith("23"):
             raise IntegrityError(f"COPY {table.name}", None, error) from error

@@ -6,10 +6,12 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Integer, insert, inspect
+from sqlalchemy.exc import InvalidRequestError
 
 from core.database.mapping import key_names
 from core.database.statements.array_insert import ArrayInsert, array_insert
 from core.database.statements.gather import MAX_STATEMENTS, Statement
+from core.database.statements.stored import check_stored, left_out
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,7 +45,10 @@ class Insert(Statement):
         return isinstance(other, Insert) and other.model is self.model and other.names == self.names
 
     async def run(self, session: AsyncSession, values: Sequence[Mapping[str, Any]]) -> Sequence[Any]:
-        """Insert the rows. Return them as instances, with the values that the server made."""
+        """Insert the rows. Return them as instances, with the values that the server made.
+
+        Raise RowLeftOutError if one of them was not stored.
+        """
         dialect = session.get_bind().dialect
         if dialect.name == "postgresql":
             if self._arrays is ...:
@@ -52,9 +57,17 @@ class Insert(Statement):
             if rows is not None:
                 return rows
         if self._by_number and dialect.name == "sqlite":
-            rows = (await session.scalars(self._unsorted, list(values))).all()
-            return sorted(rows, key=_number)
-        return (await session.scalars(self._sorted, list(values))).all()
+            rows = sorted((await session.scalars(self._unsorted, list(values))).all(), key=_number)
+        else:
+            try:
+                rows = (await session.scalars(self._sorted, list(values))).all()
+            except InvalidRequestError as error:
+                # To bring them into order, SQLAlchemy numbers the rows by a "sentinel", and misses one itself.
+                if "sentinel" in str(error).lower():
+                    raise left_out(self.model, len(values)) from error
+                raise
+        check_stored(self.model, len(values), len(rows))
+        return rows
 
 
 def _numbers_rows(model: type[Any]) -> bool:

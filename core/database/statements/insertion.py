@@ -15,6 +15,7 @@ from core.database.mapping import mapper_of
 from core.database.statements.copy import copy_rows
 from core.database.statements.gather import MAX_ROWS, MAX_STATEMENTS
 from core.database.statements.insert import Insert, insert_of
+from core.database.statements.stored import check_stored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -150,8 +151,19 @@ def rows_for_one_insert(model: type[M], rows: Sequence[Mapping[str, Any] | M]) -
 async def insert_without_returning(
     session: AsyncSession, model: type[Any], rows: list[dict[str, Any]], *, alone: bool
 ) -> None:
-    """Insert ``rows``, which have values for the same columns. ``alone`` says that the transaction holds nothing else."""
-    if session.get_bind().dialect.name == "postgresql" and await copy_rows(session, model, rows, alone=alone):
+    """Insert ``rows``, which have values for the same columns. ``alone`` says that the transaction holds nothing else.
+
+    Raise RowLeftOutError if one of them was not stored.
+    """
+    dialect = session.get_bind().dialect
+    if dialect.name == "postgresql" and await copy_rows(session, model, rows, alone=alone):
         return
+    statement = insert(model)
+    counts = bool(dialect.insert_executemany_returning)
+    if counts:
+        statement = statement.returning(*mapper_of(model).primary_key)
     for start in range(0, len(rows), MAX_ROWS):
-        await session.execute(insert(model), rows[start : start + MAX_ROWS])
+        part = rows[start : start + MAX_ROWS]
+        done = await session.execute(statement, part)
+        if counts:
+            check_stored(model, len(part), len(done.all()))

@@ -6,10 +6,11 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import inspect
-from sqlalchemy.dialects import postgresql, sqlite
 
 from core.database.mapping import sortable
+from core.database.statements.conflict import conflict_insert
 from core.database.statements.gather import MAX_STATEMENTS, KeyedStatement
+from core.database.statements.stored import left_out
 from core.errors import ModelError
 
 if TYPE_CHECKING:
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Mapper
     from sqlalchemy.sql.dml import ReturningInsert
-
-
-_INSERT: dict[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 
 
 def upsert_statement(mapper: Mapper[Any], backend: str, on: Sequence[str], names: Collection[str]) -> ReturningInsert[Any]:
@@ -36,7 +34,8 @@ def upsert_statement(mapper: Mapper[Any], backend: str, on: Sequence[str], names
     model for which there is no such statement, and for names that it cannot take.
     """
     name = mapper.class_.__qualname__
-    if backend not in _INSERT:
+    insert = conflict_insert(backend, mapper.class_)
+    if insert is None:
         raise ModelError(f"Model.upsert works on PostgreSQL and SQLite, not on {backend}")
     if len(mapper.tables) != 1:
         raise ModelError(f"Model.upsert works on models of one table. {name} has {len(mapper.tables)}")
@@ -47,7 +46,6 @@ def upsert_statement(mapper: Mapper[Any], backend: str, on: Sequence[str], names
     for key in on:
         if key not in names:
             raise ModelError(f"Model.upsert({name}) finds the row by {key!r}, which is not among the values")
-    insert = _INSERT[backend](mapper.class_)
     changes = {columns[each].name: insert.excluded[columns[each].name] for each in names if each not in on}
     for key, column in columns.items():
         if column.onupdate is not None and key not in names:
@@ -98,7 +96,7 @@ class Upsert(KeyedStatement):
         return sorted(range(len(values)), key=lambda index: [sortable(values[index][name]) for name in self.on])
 
     async def run(self, session: AsyncSession, values: Sequence[Mapping[str, Any]]) -> Sequence[Any]:
-        """Insert or update the rows. Return them as instances."""
+        """Insert or update the rows. Return them as instances. Raise RowLeftOutError if one of them was not stored."""
         options = {"populate_existing": True}
         statement = self._statement()
         found = {}
@@ -108,7 +106,10 @@ class Upsert(KeyedStatement):
         for index, row in enumerate(rows):
             if row is None:
                 # Some keys are equal for the database and not for Python, for instance "1" and 1.
-                rows[index] = (await session.scalars(statement, [values[index]], execution_options=options)).one()
+                again = await session.scalars(statement, [values[index]], execution_options=options)
+                rows[index] = again.one_or_none()
+                if rows[index] is None:
+                    raise left_out(self.model, len(values))
         return rows
 
 
