@@ -200,8 +200,9 @@ def _run_of(delivery: Delivery, route: Route) -> AtomicRun | None:
     """Return a run whose writes hold together. None where each call stands by itself, or a transaction surrounds the run."""
     if not route.options.atomic or is_surrounded():
         return None
-    # A message that failed costs the others nothing when it fails again.
-    return AtomicRun(route.name, alone=delivery.attempt > 1 or delivery.again > 0)
+    # A message that failed, or met a fault of the infrastructure, costs the others nothing when it does so again.
+    failed_before = delivery.attempt > 1 or delivery.again > 0 or delivery.refusals is not None
+    return AtomicRun(route.name, alone=failed_before)
 
 
 def _reply_of(delivery: Delivery) -> tuple[BaseException | None, Publication | None]:
