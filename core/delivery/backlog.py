@@ -14,7 +14,7 @@ from core.database.fault import Fault, fault_of, is_unreachable
 from core.database.unit_of_work import UnitOfWork
 from core.errors import MessageError, one_line
 from core.handling.end import End
-from core.handling.outcome import WAITED_OUT, Bury, Done, RetryAfter, decide
+from core.handling.failures.outcome import WAITED_OUT, Bury, Done, RetryAfter, decide
 from core.handling.replay import delivery_of
 from core.handling.replies import error_reply_to
 from core.records.outbox import Collected
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from core.delivery.ledger import Ledger
     from core.delivery.transactions import ExactlyOnce
-    from core.handling.circuit import Circuit
     from core.handling.delivery import Delivery
     from core.handling.dispatch import Dispatch
+    from core.handling.failures.circuit import Circuit
     from core.records.dead_letter_file import DeadLetterFile
     from core.records.dead_letter_table import DeadLetterTable
     from core.records.dead_letters import Stored

@@ -9,7 +9,7 @@ from core.database.fault import Fault, fault_of
 from core.delivery.shared_runs import Keyed, SharedRuns
 from core.delivery.verdict import Verdict
 from core.errors import BatchError, HandlerTimeoutError
-from core.handling.outcome import again_after
+from core.handling.failures.outcome import again_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence

@@ -8,7 +8,7 @@ from core.database.fault import is_unreachable
 
 if TYPE_CHECKING:
     from core.handling.delivery import Delivery
-    from core.handling.outage import Outage
+    from core.handling.failures.outage import Outage
 
 MAX_TRIES = 3
 """Runs together that fail before the messages run in halves."""

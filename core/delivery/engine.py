@@ -16,10 +16,10 @@ from core.delivery.ledger import Ledger
 from core.delivery.transactions import ExactlyOnce
 from core.delivery.window import Reading, Window
 from core.errors import StartError
-from core.handling.burial import Burial
-from core.handling.circuit import Circuits
 from core.handling.dispatch import Dispatch
-from core.handling.outage import Outage
+from core.handling.failures.burial import Burial
+from core.handling.failures.circuit import Circuits
+from core.handling.failures.outage import Outage
 from core.handling.runner import Runner
 from core.periodic import Job, Periodic
 from core.records.claims import ClaimTable

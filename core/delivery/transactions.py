@@ -13,7 +13,7 @@ from core.database.unit_of_work import UnitOfWork
 from core.delivery.shared_runs import Keyed, SharedRuns
 from core.delivery.verdict import COMMITTED, Verdict
 from core.errors import BatchError, DatabaseUnreachableError, HandlerTimeoutError, MessageError, one_line
-from core.handling.outcome import again_after
+from core.handling.failures.outcome import again_after
 from core.handling.replies import error_reply_to
 from core.records.dedup import Trim
 from core.records.outbox import Collected

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Protocol
 from core.database.fault import Fault, fault_of, is_unreachable
 from core.errors import DeadLettersFullError, HandlerTimeoutError, MalformedError, NotYet
 from core.handling.end import End
-from core.handling.failure_log import FailureLog
-from core.handling.outcome import Bury, Done, RetryAfter, decide
-from core.handling.retry_pauses import RetryPauses
+from core.handling.failures.failure_log import FailureLog
+from core.handling.failures.outcome import Bury, Done, RetryAfter, decide
+from core.handling.failures.retry_pauses import RetryPauses
 from core.middleware import Passed
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from core.handling.burial import Burial
-    from core.handling.circuit import Circuit, Circuits
     from core.handling.delivery import Delivery
+    from core.handling.failures.burial import Burial
+    from core.handling.failures.circuit import Circuit, Circuits
     from core.handling.runner import Runner
     from core.retry import Retry
     from core.runtime.clock import Clock

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from core.database.fault import fault_of
 from core.errors import MalformedError, PacketTooLargeError, ReplayStoppedError, UnsentError, one_line
 from core.handling.delivery import Delivery, routed
-from core.handling.outcome import WAITED_OUT
+from core.handling.failures.outcome import WAITED_OUT
 from core.mqtt.message import Message
 from core.mqtt.publication import Publication
 from core.records.properties import properties_from_json

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from core.context import Context
 from core.database.current import configured
-from core.handling import outage
+from core.handling.failures import outage
 from core.model import Model
 from core.records.tables import metadata
 from core.retry import Retry

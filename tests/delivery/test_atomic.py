@@ -17,7 +17,7 @@ from core.context import Context
 from core.database import rounds
 from core.database.current import configured
 from core.errors import BatchError, RouteError
-from core.handling import outage
+from core.handling.failures import outage
 from core.handling.replay import every, run_again
 from core.model import Model
 from core.mqtt.publication import Publication

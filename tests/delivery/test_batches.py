@@ -10,7 +10,7 @@ import pytest
 
 from core.context import Context
 from core.errors import BatchError, DatabaseUnreachableError, RetryLater, RouteError
-from core.handling import outage
+from core.handling.failures import outage
 from core.middleware import Handler
 from core.retry import Retry
 from core.router import Router

@@ -16,7 +16,8 @@ from core.database.current import configured
 from core.delivery import backlog
 from core.delivery.backlog import Store
 from core.errors import Reject
-from core.handling import delivery, outage
+from core.handling import delivery
+from core.handling.failures import outage
 from core.model import Model
 from core.records import tables
 from core.records.dead_letter_file import DeadLetterFile

@@ -17,7 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from core.context import Context
 from core.delivery import window
 from core.errors import DatabaseUnreachableError, Reject, RetryLater
-from core.handling import outage
+from core.handling.failures import outage
 from core.records.dead_letter_file import DeadLetterFile
 from core.retry import Retry
 from core.route import OrderBy

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from core.context import Context
 from core.database.current import configured
 from core.errors import BatchError, DatabaseUnreachableError, Reject, RouteError
-from core.handling import outage
+from core.handling.failures import outage
 from core.model import Model
 from core.mqtt.message import Message
 from core.records import dedup as dedup_module

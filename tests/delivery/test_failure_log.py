@@ -8,9 +8,9 @@ from functools import cache
 import pytest
 
 from core.errors import PayloadError
-from core.handling import failure_log as module
 from core.handling.delivery import Delivery
-from core.handling.failure_log import MAX_KINDS, FailureLog
+from core.handling.failures import failure_log as module
+from core.handling.failures.failure_log import MAX_KINDS, FailureLog
 from core.mqtt.message import Message
 from core.router import Route, Router
 

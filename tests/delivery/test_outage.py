@@ -7,9 +7,9 @@ import logging
 
 import pytest
 
-from core.handling import outage as module
 from core.handling.delivery import Delivery
-from core.handling.outage import Outage
+from core.handling.failures import outage as module
+from core.handling.failures.outage import Outage
 from core.mqtt.message import Message
 
 LOG = logging.getLogger("test.outage")

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
 
 from core.database.fault import Fault
 from core.errors import HandlerTimeoutError, ModelError, PayloadError, Reject, RetryLater, RouteError
-from core.handling.outcome import BURY, DONE, MAX_AGAIN, SIT_OUT, Outcome, RetryAfter, decide
+from core.handling.failures.outcome import BURY, DONE, MAX_AGAIN, SIT_OUT, Outcome, RetryAfter, decide
 from core.retry import Retry
 
 PLAIN = Retry(attempts=3, first=1, factor=4, most=10, jitter=False)

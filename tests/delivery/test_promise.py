@@ -14,7 +14,7 @@ from sqlalchemy import text
 from core.context import Context
 from core.database.current import configured
 from core.errors import Reject
-from core.handling import outage
+from core.handling.failures import outage
 from core.model import Model
 from core.records.dead_letter_table import DeadLetterTable
 from core.records.tables import metadata

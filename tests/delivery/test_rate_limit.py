@@ -16,7 +16,7 @@ from core import rate_limit
 from core.context import Context
 from core.database.current import configured
 from core.errors import CounterUnreachableError, DatabaseUnreachableError, NotYet, RouteError, StartError
-from core.handling import outage
+from core.handling.failures import outage
 from core.model import Model
 from core.rate_limit import RateLimit
 from core.rate_limit import windows as windows_module

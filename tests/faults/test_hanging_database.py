@@ -16,7 +16,7 @@ from core.database.current import configured
 from core.database.driver import connect
 from core.database.fault import Fault, fault_of
 from core.errors import DatabaseUnreachableError
-from core.handling import outage
+from core.handling.failures import outage
 from core.model import Model
 from core.records.tables import metadata
 from core.router import Router

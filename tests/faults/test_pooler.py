@@ -12,7 +12,7 @@ from core.context import Context
 from core.database.current import configured
 from core.database.driver.pooler import changes_connections
 from core.database.pool import PoolOptions
-from core.handling import outage
+from core.handling.failures import outage
 from core.model import Model
 from core.records.tables import metadata
 from core.router import Router

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from core.handling.delivery import Delivery
-    from core.handling.outage import Outage
+    from core.handling.failures.outage import Outage
 
 log = logging.getLogger("routemq.delivery")
 

@@ -46,8 +46,8 @@ class SitOut:
     - The message: it waits, unacknowledged, until the infrastructure works again, however long that takes. The run does not
       count as an attempt.
     - Later messages with its ordering key: they wait behind it.
-    - All other messages: they wait too, once they are to run. One message at a time tries (see ``core.handling.outage``).
-      Where the database answers others meanwhile, only those of its route wait (see ``core.handling.circuit``).
+    - All other messages: they wait too, once they are to run. One message at a time tries (see ``outage`` in this room).
+      Where the database answers others meanwhile, only those of its route wait (see ``circuit``).
     """
 
 
