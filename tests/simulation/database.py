@@ -7,12 +7,8 @@ rolled back, errors carry an SQLSTATE, and constraints may be checked by COMMIT.
 from __future__ import annotations
 
 import asyncio
-import atexit
-import os
 import sqlite3
-import tempfile
 from collections import deque
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import MetaData
@@ -28,7 +24,6 @@ if TYPE_CHECKING:
     from tests.simulation.loop import VirtualLoop, World
 
 URL = "simulated://database"
-MEMORY = Path("/dev/shm")
 SPELLS = {"disk_full": "53100", "conflict": "40001"}
 """Values that no table takes, and the SQLSTATE with which it refuses them, each time."""
 ANSWERS = "readings"
@@ -129,6 +124,8 @@ class Server:
         self.latency = latency
         self.reader = files.reader
         self._writer = files.writer
+        # What the open transaction has done so far.
+        self._done: list[Request] = []
         self.backends: list[Backend] = []
         self._numbers = 0
         self._lock: Backend | None = None
@@ -230,6 +227,8 @@ class Server:
             self.world.tell("database", f"{error} for {_short(sql)}")
             self._fail(backend, request, error)
             return
+        if backend.writes:
+            self._done.append(request)
         if verb == "ROLLBACK":
             backend.spoilt = False
         if verb in {"INSERT", "UPDATE", "DELETE"}:
@@ -261,6 +260,7 @@ class Server:
         self._lock = backend
         backend.writes = True
         self._writer.execute("BEGIN IMMEDIATE")
+        self._done.clear()
         return True
 
     def _release(self, backend: Backend) -> None:
@@ -298,6 +298,7 @@ class Server:
             if error is None and not backend.spoilt:
                 try:
                     self._writer.execute("COMMIT")
+                    self._repeat()
                     self.world.tell("database", f"connection {backend.number} commits")
                 except sqlite3.Error as raised:
                     error = _translated(raised)
@@ -309,6 +310,16 @@ class Server:
         request.answer(error=error)
         if backend.closed:
             self._end(backend)
+
+    def _repeat(self) -> None:
+        """Let everybody see what was committed."""
+        self.reader.execute("BEGIN")
+        for done in self._done:
+            if done.many:
+                self.reader.executemany(done.sql, done.parameters)
+            else:
+                self.reader.execute(done.sql, done.parameters).fetchall()
+        self.reader.execute("COMMIT")
 
     def _roll_back(self, backend: Backend) -> None:
         if self._lock is backend and self._writer.in_transaction:
@@ -363,42 +374,34 @@ def _short(sql: str) -> str:
 
 
 class Files:
-    """The tables of this interpreter: made once, and emptied for each run."""
+    """The tables of this interpreter: made once, and emptied for each run.
+
+    ``writer`` has what the open transaction sees, and ``reader`` what was committed: each transaction is repeated there.
+    """
 
     def __init__(self, *metadatas: MetaData) -> None:
-        folder = tempfile.mkdtemp(prefix="routemq-simulation-", dir=MEMORY if MEMORY.is_dir() else None)
-        self._path = Path(folder) / "database"
-        self.writer = self._open()
-        self.writer.execute("PRAGMA journal_mode=WAL")
         dialect = Dialect(dbapi=Dialect.import_dbapi())
-        self._tables = [table.name for metadata in metadatas for table in metadata.sorted_tables]
-        for metadata in metadatas:
-            for table in metadata.sorted_tables:
-                self.writer.execute(str(CreateTable(table).compile(dialect=dialect)))
-                for index in sorted(table.indexes, key=lambda index: str(index.name)):
-                    self.writer.execute(str(CreateIndex(index).compile(dialect=dialect)))
-        self.reader = self._open()
-        process = os.getpid()
-        atexit.register(lambda: self._remove() if os.getpid() == process else None)
-
-    def _open(self) -> sqlite3.Connection:
-        opened = sqlite3.connect(self._path, isolation_level=None, cached_statements=512, check_same_thread=False)
-        opened.execute("PRAGMA synchronous=OFF")
-        opened.execute("PRAGMA foreign_keys=ON")
-        return opened
+        tables = [table for metadata in metadatas for table in metadata.sorted_tables]
+        self._tables = [table.name for table in reversed(tables)]
+        made = [str(CreateTable(table).compile(dialect=dialect)) for table in tables]
+        for table in tables:
+            indexes = sorted(table.indexes, key=lambda index: str(index.name))
+            made += [str(CreateIndex(index).compile(dialect=dialect)) for index in indexes]
+        self.writer, self.reader = (_memory(made) for _ in range(2))
 
     def clear(self) -> None:
         """Empty all tables."""
-        for table in reversed(self._tables):
-            if self.writer.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone():
-                self.writer.execute(f"DELETE FROM {table}")
+        for side in (self.writer, self.reader):
+            for table in self._tables:
+                if side.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone():
+                    side.execute(f"DELETE FROM {table}")
 
-    def _remove(self) -> None:
-        self.reader.close()
-        self.writer.close()
-        for file in self._path.parent.iterdir():
-            file.unlink()
-        self._path.parent.rmdir()
+
+def _memory(statements: list[str]) -> sqlite3.Connection:
+    opened = sqlite3.connect(":memory:", isolation_level=None, cached_statements=512)
+    for statement in ("PRAGMA foreign_keys=ON", *statements):
+        opened.execute(statement)
+    return opened
 
 
 # -- the driver, and the dialect ---------------------------------------------------------------------------------------
@@ -447,24 +450,31 @@ class Cursor:
 class Connection(AdaptedConnection):
     """A connection, as the dialect sees it."""
 
-    __slots__ = ("_backend", "_server")
+    __slots__ = ("_backend", "_begun", "_server")
 
     def __init__(self, server: Server, backend: Backend) -> None:
         self._server = server
         self._backend = backend
         self._connection: Any = self
+        # Without a transaction, there is nothing to ask of the server.
+        self._begun = False
 
     def ask(self, sql: str, parameters: Any = (), *, many: bool = False) -> Any:
+        self._begun = True
         return self._server.ask(self._backend, sql, parameters, many=many)
 
     def cursor(self, *arguments: Any) -> Cursor:
         return Cursor(self)
 
     def commit(self) -> None:
-        await_only(self.ask("COMMIT"))
+        if self._begun:
+            self._begun = False
+            await_only(self._server.ask(self._backend, "COMMIT"))
 
     def rollback(self) -> None:
-        await_only(self.ask("ROLLBACK"))
+        if self._begun:
+            self._begun = False
+            await_only(self._server.ask(self._backend, "ROLLBACK"))
 
     def close(self) -> None:
         self._server.close(self._backend)

@@ -154,7 +154,7 @@ def _messages(random: Random, allowed: Allowed, routes: tuple[str, ...], span: f
     bursts = [random.random() for _ in range(random.choice((1, 2, 4)))]
     spread = random.random() < 0.3
     messages = []
-    for _ in range(random.choice((1, 4, 8, 12, 20, 30))):
+    for _ in range(random.choice((1, 4, 8, 12, 16, 24))):
         topic = random.choice(keys)
         kind = random.choice(some) if random.random() < rate else random.choice(("good",) * 8 + ("flaky", "publishes"))
         messages.append(
