@@ -104,7 +104,7 @@ async def handle_many(contexts: list[Any]) -> None:
     """Store a list of messages."""
     if any(context["payload"]["kind"] == "reject" for context in contexts):
         raise Reject("one of the list says so")
-    named = {place: KeyError("this one") for place, context in enumerate(contexts) if context["payload"]["kind"] == "key_error"}
+    named = _named(contexts)
     for place, context in enumerate(contexts):
         if place not in named:
             await handle(context)
@@ -113,9 +113,17 @@ async def handle_many(contexts: list[Any]) -> None:
 
 
 async def handle_many_in_transaction(contexts: list[Any]) -> None:
-    """Store a list of messages in one transaction, as the documentation says."""
+    """Store a list of messages in one transaction, as the documentation says. Blame messages after its commit."""
+    named = _named(contexts)
     async with Model.transaction():
-        await handle_many(contexts)
+        await handle_many([context for place, context in enumerate(contexts) if place not in named])
+    if named:
+        raise BatchError(named)
+
+
+def _named(contexts: list[Any]) -> dict[int, Exception]:
+    """Return the errors of the messages that the handler of a list blames by name."""
+    return {place: KeyError("this one") for place, context in enumerate(contexts) if context["payload"]["kind"] == "key_error"}
 
 
 @lru_cache

@@ -269,11 +269,11 @@ class Server:
             return
         self._lock = None
         backend.writes = False
-        while self._queue:
+        # One that fails leaves the lock to the next.
+        while self._queue and self._lock is None:
             waiting, request = self._queue.popleft()
             if not waiting.closed and not waiting.gone:
                 self._arrive(waiting, request)
-                return
 
     def _commit(self, backend: Backend, request: Request) -> None:
         if self.lost_commits and self._lock is backend:
@@ -455,7 +455,7 @@ class Connection(AdaptedConnection):
     def __init__(self, server: Server, backend: Backend) -> None:
         self._server = server
         self._backend = backend
-        self._connection: Any = self
+        self._connection: Any = backend
         # Without a transaction, there is nothing to ask of the server.
         self._begun = False
 

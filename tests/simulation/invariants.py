@@ -64,6 +64,8 @@ class Promise:
         """Check how a process ended, and what it still holds."""
         if error is not None:
             self._break("crash", f"{worker.name} ended with {type(error).__name__}: {error}")
+        if worker.kept_connections:
+            self._break("leak", f"{worker.name} ended, and {worker.kept_connections} connections are not back in their pool")
         if worker.engine is not None and worker.engine.ledger.in_hand:
             self._break("memory", f"{worker.name} ended with messages in hand: {worker.engine.ledger}")
 
@@ -150,7 +152,8 @@ class Promise:
             if n not in seen and self._by_number[n].qos:
                 seen.add(n)
                 first.setdefault(topic, []).append(n)
-        place = {message.n: place for place, message in enumerate(self._scenario.messages)}
+        published = sorted(self._scenario.messages, key=lambda message: message.at)
+        place = {message.n: place for place, message in enumerate(published)}
         for topic, numbers in first.items():
             places = [place[n] for n in numbers]
             if topic.partition("/")[0] != "free" and places != sorted(places):

@@ -7,6 +7,8 @@ from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import event
+
 from bootstrap.storage import when_database_answers
 from core import publisher as publishers
 from core.database import current
@@ -85,7 +87,9 @@ class Worker:
         self.session: Session | None = None
         self.is_over = False
         self.stops = False
+        self.kept_connections = 0
         self._database: Database | None = None
+        self._records: list[Any] = []
         self._publisher: Publisher | None = None
         self._ended = ended
         self._stop = asyncio.Event()
@@ -114,6 +118,7 @@ class Worker:
         setting = self.setting
         database = self._database = Database(URL)
         _share_compiled(database)
+        event.listen(database.engine.sync_engine, "connect", lambda connection, record: self._records.append(record))
         current.configure(database)
         options = ConnectOptions("mqtt", "broker", 1883, client_id=CLIENT_ID, receive_maximum=setting.receive_maximum)
         subscriptions = setting.router.subscriptions()
@@ -155,12 +160,17 @@ class Worker:
             await self.engine.stop(MAX_FLUSHING)
         if self._publisher is not None:
             await self._publisher.stop()
+        if self._database is not None:
+            pool: Any = self._database.engine.sync_engine.pool
+            self.kept_connections = pool.checkedout()
         await current.close()
 
     def _over(self, task: asyncio.Task[None]) -> None:
         if self.loop.dead:
             return
         self.is_over = True
+        # The end of a process closes whatever it still has open.
+        self.setting.server.drop(self.loop)
         error = None if task.cancelled() else task.exception()
         self._ended(self, error)
 
@@ -187,6 +197,9 @@ class Worker:
         with suppress(RouteMQError, asyncio.CancelledError):
             self.setting.server.drop(self.loop)
             self.loop.bury()
+        # SQLAlchemy would complain of connections that nobody gave back, at whatever time they are freed.
+        for record in self._records:
+            record.dbapi_connection = None
 
 
 def _connector(options: ConnectOptions, client_id: str, *, clean: bool) -> Connect:

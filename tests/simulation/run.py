@@ -86,6 +86,7 @@ class Run:
         self._buried: list[Worker] = []
         self._bug_until = 0.0
         self._faults_end = scenario.faults_end
+        self._to_come = len(scenario.messages) + len(scenario.faults)
         self._ending = False
         self._restart_after = RESTART
 
@@ -127,7 +128,7 @@ class Run:
         self._promise.check(self._broker, world.unhandled, CLIENT_ID)
 
     def _is_quiet(self) -> bool:
-        if self.world.now < self._faults_end or self._broker.open_items(CLIENT_ID):
+        if self._to_come or self.world.now < self._faults_end or self._broker.open_items(CLIENT_ID):
             return False
         working = [worker for worker in self._workers if not worker.is_over]
         return bool(working) and all(
@@ -139,6 +140,7 @@ class Run:
         )
 
     def _publish(self, message: Device) -> None:
+        self._to_come -= 1
         self.world.tell("device", f"publishes message {message.n} on {message.topic}: {message.body.decode()}")
         properties = {"user_properties": [("n", str(message.n))]} if self._scenario.numbered else {}
         self._broker.publish(Item(message.n, message.topic, message.body, properties, message.qos))
@@ -177,6 +179,7 @@ class Run:
     # -- faults --------------------------------------------------------------------------------------------------------
 
     def _cause(self, fault: Fault) -> None:
+        self._to_come -= 1
         self.world.tell("fault", str(fault))
         cause = getattr(self, f"_cause_{fault.kind}")
         cause(fault)

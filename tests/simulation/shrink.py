@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,6 +18,8 @@ T = TypeVar("T")
 
 MOST_RUNS = 600
 """Runs that one shrinking may take."""
+MOST_REPEATS = 5
+"""Times that the same thing is told in a story."""
 
 
 class _Shrinking:
@@ -106,6 +109,21 @@ def _changed(parts: tuple[T, ...], index: int, change: Callable[[T], T]) -> tupl
     return (*parts[:index], change(parts[index]), *parts[index + 1 :])
 
 
+def _lines(result: Result) -> Iterator[str]:
+    """Return a line for each thing that happened. What happens again and again is told a few times only."""
+    seen: Counter[str] = Counter()
+    left_out = 0
+    for when, who, what in result.told:
+        seen[what] += 1
+        if seen[what] > MOST_REPEATS:
+            left_out += 1
+            continue
+        if left_out:
+            yield f"{'':12}  ... and so on, {left_out} times"
+            left_out = 0
+        yield f"{when:10.4f} s  {who:<10} {what}"
+
+
 def story(scenario: Scenario) -> str:
     """Return the story of ``scenario``: what it is made of, what happened when, and what was broken."""
     result: Result = run(scenario, verbose=True)
@@ -117,6 +135,6 @@ def story(scenario: Scenario) -> str:
         f"worker: routes {', '.join(scenario.routes)}; {scenario.receive_maximum} messages in hand at most",
         "",
     ]
-    lines += [f"{when:10.4f} s  {who:<10} {what}" for when, who, what in result.told]
+    lines += list(_lines(result))
     lines += ["", *(f"BROKEN  {broken}" for broken in result.broken)]
     return "\n".join(lines)
