@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from tests.simulation.loop import World
     from tests.simulation.network import Link, Network
 
-CIRCLE = 64
-"""Packet identifiers of a broker that numbers in a circle: 65,535 in life. What the product derives of it is scaled as well."""
 TAKEN_OVER = mqtt5.DisconnectPacket(reason_code=mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER).write()
 
 
@@ -29,12 +27,14 @@ class Habits:
     - ``dup``: whether it sets DUP on a redelivery (aedes does not).
     - ``bounded``: whether it heeds Receive Maximum (MQTT 3.1.1 has none).
     - ``tells``: whether it says that another client took over.
+    - ``circle``: how many packet identifiers it has: 65,535 in life. What the product derives of them is scaled as well.
     """
 
     numbers: str = "circle"
     dup: bool = True
     bounded: bool = True
     tells: bool = True
+    circle: int = 64
 
     @property
     def gives_identity(self) -> bool:
@@ -207,13 +207,14 @@ class Broker:
         if self.habits.numbers == "lowest":
             return next(number for number in range(1, 65_536) if number not in session.under_way)
         while True:
-            session.last_id = session.last_id % CIRCLE + 1
+            session.last_id = session.last_id % self.habits.circle + 1
             if session.last_id not in session.under_way:
                 return session.last_id
 
     def _pump(self, session: _Session) -> None:
         client = session.client
-        while client is not None and session.waiting and len(session.under_way) < min(client.receive_maximum, CIRCLE // 2):
+        most = self.habits.circle // 2 - 1
+        while client is not None and session.waiting and len(session.under_way) < min(client.receive_maximum, most):
             item = session.waiting.popleft()
             item.packet_id = self._number(session)
             session.under_way[item.packet_id] = item

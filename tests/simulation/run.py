@@ -14,7 +14,7 @@ from core.errors import SessionTakenOverError
 from core.records import packets
 from core.records.tables import metadata
 from tests.simulation.application import BUGS, Table, router
-from tests.simulation.broker import CIRCLE, Broker, Item
+from tests.simulation.broker import Broker, Item
 from tests.simulation.database import DRIVER, Files, Server
 from tests.simulation.invariants import Promise
 from tests.simulation.loop import StuckError, World
@@ -92,7 +92,7 @@ class Run:
 
     def result(self) -> Result:
         """Run it."""
-        with governed_by(self.world), _scaled(), _quiet(_Log(self.world) if self._verbose else None):
+        with governed_by(self.world), _scaled(self._scenario.habits.circle), _quiet(_Log(self.world) if self._verbose else None):
             BUGS.is_deployed = lambda: self.world.now < self._bug_until
             try:
                 self._live()
@@ -168,6 +168,8 @@ class Run:
         return next((worker for worker in reversed(self._workers) if not worker.is_over and not worker.stops), None)
 
     def _die(self, worker: Worker, seconds: float) -> None:
+        if worker.is_over:
+            return
         self.world.tell(worker.name, "is killed")
         worker.kill()
         self._workers.remove(worker)
@@ -250,10 +252,10 @@ class Run:
 
 
 @contextmanager
-def _scaled() -> Iterator[None]:
+def _scaled(circle: int) -> Iterator[None]:
     """Let the record keep half of the model's circle, as it keeps half of the real one."""
     before = packets.MAX_PACKETS
-    packets.MAX_PACKETS = CIRCLE // 2 - 1
+    packets.MAX_PACKETS = circle // 2 - 1
     try:
         yield
     finally:

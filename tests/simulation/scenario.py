@@ -128,15 +128,14 @@ def scenario_of(seed: int, allowed: Allowed = ALL) -> Scenario:
     broker = random.choice(allowed.brokers) if random.random() < 0.6 else allowed.brokers[0]
     span = random.choice((0.05, 0.5, 5.0, 20.0))
     messages = _messages(random, allowed, routes, span)
-    faults = tuple(
-        sorted((_fault(random, allowed, span) for _ in range(random.choice((0, 1, 1, 2, 2, 3, 5)))), key=lambda f: f.at)
-    )
+    most = random.choice((0, 1, 1, 2, 2, 3, 4, 6))
+    faults = tuple(sorted((_fault(random, allowed, messages, span) for _ in range(most)), key=lambda fault: fault.at))
     return Scenario(
         seed=seed,
         routes=routes,
         messages=messages,
         faults=faults,
-        habits=HABITS[broker],
+        habits=replace(HABITS[broker], circle=random.choice((8, 64))),
         receive_maximum=random.choice((2, 10, 30)),
         dead_letter_max=3 if allowed.few_letters and random.random() < 0.1 else 100_000,
         latency=random.choice((0.001, 0.005, 0.05)),
@@ -146,13 +145,14 @@ def scenario_of(seed: int, allowed: Allowed = ALL) -> Scenario:
 
 
 def _messages(random: Random, allowed: Allowed, routes: tuple[str, ...], span: float) -> tuple[Device, ...]:
-    keys = [f"{route}/{key}" for route in routes for key in ("a", "b", "c")[: random.choice((1, 2, 3))]]
+    keys = [f"{route}/{key}" for route in routes for key in ("a", "b", "c")[: random.choice((1, 1, 2, 3))]]
     poison = sorted(allowed.poison)
     rate = random.choice((0.0, 0.0, 0.1, 0.3)) if poison else 0.0
     some = random.sample(poison, min(len(poison), 2))
     equal = random.random() < 0.5
     bursts = [random.random() for _ in range(random.choice((1, 2, 4)))]
     spread = random.random() < 0.3
+    delays = random.random() < 0.5
     messages = []
     for _ in range(random.choice((1, 4, 8, 12, 16, 24))):
         topic = random.choice(keys)
@@ -163,7 +163,7 @@ def _messages(random: Random, allowed: Allowed, routes: tuple[str, ...], span: f
                 at=START + (random.random() if spread else random.choice(bursts)) * span,
                 topic=topic,
                 kind=kind,
-                ms=random.choice((0, 0, 0, 0, 10, 300)),
+                ms=random.choice((0, 0, 0, 0, 10, 300)) if delays else 0,
                 key=f"k{random.randrange(8)}",
                 qos=0 if random.random() < 0.03 else 1,
             )
@@ -174,9 +174,16 @@ def _messages(random: Random, allowed: Allowed, routes: tuple[str, ...], span: f
     )
 
 
-def _fault(random: Random, allowed: Allowed, span: float) -> Fault:
+def _moment(random: Random, messages: tuple[Device, ...], span: float) -> float:
+    """Return when a fault begins: mostly while a message is under way, sometimes at any time."""
+    if random.random() < 0.7:
+        return random.choice(messages).at + random.random() * random.choice((0.01, 0.05, 0.5))
+    return random.random() * (START + span)
+
+
+def _fault(random: Random, allowed: Allowed, messages: tuple[Device, ...], span: float) -> Fault:
     kind = random.choice(sorted(allowed.faults))
-    at = START + random.random() * span if random.random() < 0.9 else random.random() * START
+    at = _moment(random, messages, span)
     seconds = random.choice((0.01, 0.2, 1.0, 5.0, 25.0))
     if kind in {"cut_up", "cut_down"}:
         return Fault(kind, at, count=random.choice((1, 3, 4, 8, 20, 100)))
