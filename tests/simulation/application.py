@@ -123,7 +123,9 @@ async def handle_many_in_transaction(contexts: list[Any]) -> None:
 
 def _named(contexts: list[Any]) -> dict[int, Exception]:
     """Return the errors of the messages that the handler of a list blames by name."""
-    return {place: KeyError("this one") for place, context in enumerate(contexts) if context["payload"]["kind"] == "key_error"}
+    return {
+        place: KeyError("this one") for place, context in enumerate(contexts) if context["payload"]["kind"] == "key_error"
+    }
 
 
 @lru_cache

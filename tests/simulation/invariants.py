@@ -141,7 +141,9 @@ class Promise:
                 self._break("lost", f"{acknowledged} messages {body!r} on {topic} are acknowledged, {stored} are stored")
         for (topic, value), messages in values.items():
             if topic.partition("/")[0] in EXACT and self._once_only and rows[topic, value] > messages:
-                self._break("stored twice", f"{messages} messages {value!r} on {topic} are stored {rows[topic, value]} times")
+                self._break(
+                    "stored twice", f"{messages} messages {value!r} on {topic} are stored {rows[topic, value]} times"
+                )
 
     def _order(self) -> None:
         if self._two_workers:

@@ -92,7 +92,11 @@ class Run:
 
     def result(self) -> Result:
         """Run it."""
-        with governed_by(self.world), _scaled(self._scenario.habits.circle), _quiet(_Log(self.world) if self._verbose else None):
+        with (
+            governed_by(self.world),
+            _scaled(self._scenario.habits.circle),
+            _quiet(_Log(self.world) if self._verbose else None),
+        ):
             BUGS.is_deployed = lambda: self.world.now < self._bug_until
             try:
                 self._live()

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from tests.simulation.application import EXACT, POISON, ROUTES
+from tests.simulation.application import POISON, ROUTES
 from tests.simulation.broker import Habits
 
 START = 2.0
@@ -109,16 +109,31 @@ CODES = ("40001", "40P01", "55P03", "57014", "53100", "25P03", "57P01", "53300",
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What scenarios are made of: kinds of faults and of poison, brokers, and routes, by their names."""
+    """What scenarios are made of: kinds of faults and of poison, brokers and routes by their names, and what else varies.
+
+    - ``circles``: how many packet identifiers brokers have.
+    - ``few_letters``: whether some runs keep few dead letters.
+    """
 
     faults: frozenset[str] = FAULTS
     poison: frozenset[str] = POISON
     brokers: tuple[str, ...] = tuple(HABITS)
     routes: tuple[str, ...] = tuple(ROUTES)
+    circles: tuple[int, ...] = (8, 64)
     few_letters: bool = True
 
 
 ALL = Allowed()
+TODAY = Allowed(
+    faults=FAULTS
+    - {"broker_loses_sessions", "broker_restart", "db_hangs", "db_lock", "stop", "second_worker", "schema", "bug"},
+    poison=POISON - {"disk_full", "conflict", "partial"},
+    brokers=("mosquitto", "silent"),
+    routes=tuple(name for name in ROUTES if name != "exactlist"),
+    circles=(64,),
+    few_letters=False,
+)
+"""What holds on the code of today. Each fault that is mended widens it."""
 
 
 def scenario_of(seed: int, allowed: Allowed = ALL) -> Scenario:
@@ -135,7 +150,7 @@ def scenario_of(seed: int, allowed: Allowed = ALL) -> Scenario:
         routes=routes,
         messages=messages,
         faults=faults,
-        habits=replace(HABITS[broker], circle=random.choice((8, 64))),
+        habits=replace(HABITS[broker], circle=random.choice(allowed.circles)),
         receive_maximum=random.choice((2, 10, 30)),
         dead_letter_max=3 if allowed.few_letters and random.random() < 0.1 else 100_000,
         latency=random.choice((0.001, 0.005, 0.05)),
@@ -145,18 +160,22 @@ def scenario_of(seed: int, allowed: Allowed = ALL) -> Scenario:
 
 
 def _messages(random: Random, allowed: Allowed, routes: tuple[str, ...], span: float) -> tuple[Device, ...]:
-    keys = [f"{route}/{key}" for route in routes for key in ("a", "b", "c")[: random.choice((1, 1, 2, 3))]]
+    # Equal messages on one topic for each route are the hardest to tell apart, as heartbeats are.
+    heartbeats = random.random() < 0.25
+    most_keys = 1 if heartbeats else random.choice((1, 2, 3))
+    keys = [f"{route}/{key}" for route in routes for key in ("a", "b", "c")[:most_keys]]
     poison = sorted(allowed.poison)
-    rate = random.choice((0.0, 0.0, 0.1, 0.3)) if poison else 0.0
+    rate = random.choice((0.0, 0.0, 0.1, 0.3)) if poison and not heartbeats else 0.0
     some = random.sample(poison, min(len(poison), 2))
-    equal = random.random() < 0.5
+    equal = heartbeats or random.random() < 0.4
     bursts = [random.random() for _ in range(random.choice((1, 2, 4)))]
     spread = random.random() < 0.3
-    delays = random.random() < 0.5
+    delays = not heartbeats and random.random() < 0.5
+    good = ("good",) * 8 + (() if heartbeats else ("flaky", "publishes"))
     messages = []
     for _ in range(random.choice((1, 4, 8, 12, 16, 24))):
         topic = random.choice(keys)
-        kind = random.choice(some) if random.random() < rate else random.choice(("good",) * 8 + ("flaky", "publishes"))
+        kind = random.choice(some) if random.random() < rate else random.choice(good)
         messages.append(
             Device(
                 n=0,
@@ -169,9 +188,7 @@ def _messages(random: Random, allowed: Allowed, routes: tuple[str, ...], span: f
             )
         )
     messages.sort(key=lambda message: message.at)
-    return tuple(
-        replace(message, n=n, value="open" if equal else f"value {n}") for n, message in enumerate(messages)
-    )
+    return tuple(replace(message, n=n, value="open" if equal else f"value {n}") for n, message in enumerate(messages))
 
 
 def _moment(random: Random, messages: tuple[Device, ...], span: float) -> float:
@@ -204,8 +221,3 @@ def _fault(random: Random, allowed: Allowed, messages: tuple[Device, ...], span:
     if kind == "schema":
         return Fault(kind, at, seconds, how=random.choice(("42P01", "42703", "42501")))
     return Fault(kind, at, seconds)
-
-
-def needs_record(scenario: Scenario) -> bool:
-    """Return whether a route is exactly_once."""
-    return bool(EXACT & set(scenario.routes))
