@@ -34,7 +34,7 @@ def failures_of(seeds: range) -> list[Failure]:
     for seed in seeds:
         try:
             broken = run(scenario_of(seed)).broken
-        except Exception as error:  # noqa: BLE001 - the other seeds run on
+        except Exception as error:
             broken = (f"simulator: {type(error).__name__}: {error}",)
         if broken:
             found.append(Failure(seed, broken))
@@ -43,7 +43,7 @@ def failures_of(seeds: range) -> list[Failure]:
 
 
 def run_all(first: int, seeds: int, processes: int) -> list[Failure]:
-    """Run ``seeds`` seeds from ``first`` on in ``processes`` processes, print how far they are, and return those that failed."""
+    """Run ``seeds`` seeds from ``first`` on in ``processes`` processes, and return those that failed. Print how far they are."""
     chunks = [range(start, min(start + AT_ONCE, first + seeds)) for start in range(first, first + seeds, AT_ONCE)]
     began = told = time.monotonic()
     failures: list[Failure] = []

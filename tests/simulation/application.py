@@ -12,7 +12,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from core.errors import BatchError, Reject
 from core.model import Model
 from core.retry import Retry
-from core.route import Options
 from core.router import Router
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 TIMEOUT = 10.0
 """Seconds that a handler may take."""
-ROUTES: dict[str, Options] = {
+ROUTES: dict[str, dict[str, Any]] = {
     "plain": {"delivery": "at_least_once"},
     "exact": {"delivery": "exactly_once"},
     "list": {"delivery": "at_least_once", "batch": 8},
@@ -133,7 +132,7 @@ def router(routes: tuple[str, ...]) -> Router:
     """Return a router with ``routes``."""
     made = Router(timeout=TIMEOUT, retry=Retry())
     for name in routes:
-        handler = {"list": handle_many_in_transaction, "exactlist": handle_many}.get(name, handle)
+        handler: Callable[..., Any] = {"list": handle_many_in_transaction, "exactlist": handle_many}.get(name, handle)
         made.on(f"{name}/<key>", handler, name=name, **ROUTES[name])
     made.freeze()
     return made

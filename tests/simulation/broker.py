@@ -23,7 +23,8 @@ TAKEN_OVER = mqtt5.DisconnectPacket(reason_code=mqtt5.DisconnectReasonCode.SESSI
 class Habits:
     """What one broker does in its way.
 
-    - ``numbers``: "circle" (Mosquitto, EMQX), "lowest" (the lowest free one), or "anew" (from 1 on each connection, RabbitMQ).
+    - ``numbers``: "circle" (Mosquitto, EMQX), "lowest" (the lowest free one), or "anew" (from 1 on each connection,
+      as RabbitMQ does).
     - ``dup``: whether it sets DUP on a redelivery (aedes does not).
     - ``bounded``: whether it heeds Receive Maximum (MQTT 3.1.1 has none).
     - ``tells``: whether it says that another client took over.
@@ -79,7 +80,7 @@ class _Client:
     def received(self, data: bytes) -> None:
         self._bytes += data
         start, end = 0, len(self._bytes)
-        whole = bytes(self._bytes)
+        whole: Any = bytes(self._bytes)
         while start < end:
             try:
                 packet, size = mqtt5.read(whole[start:])

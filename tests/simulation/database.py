@@ -11,7 +11,6 @@ import sqlite3
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import MetaData
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.engine import AdaptedConnection
@@ -20,6 +19,9 @@ from sqlalchemy.util import await_only
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Self
+
+    from sqlalchemy import MetaData
 
     from tests.simulation.loop import VirtualLoop, World
 
@@ -513,13 +515,14 @@ class Dialect(SQLiteDialect):
     is_async = True
     has_terminate = True
     supports_statement_cache = True
-    _one: Dialect | None = None
+    _one: Any = None
 
-    def __new__(cls, *arguments: Any, **options: Any) -> Dialect:
+    def __new__(cls, *arguments: Any, **options: Any) -> Self:
         # Compiled statements are kept by dialect: one dialect for all runs compiles each statement once.
         if cls._one is None:
             cls._one = super().__new__(cls)
-        return cls._one
+        one: Self = cls._one
+        return one
 
     def __init__(self, **options: Any) -> None:
         if not hasattr(self, "identifier_preparer"):

@@ -71,7 +71,7 @@ class Link(asyncio.Transport):
         self.broken = False
         self.received: Callable[[bytes], None] = lambda data: None
         self.ended: Callable[[], None] = lambda: None
-        self.up = _Way(self, lambda data: self.received(data))
+        self.up = _Way(self, self._reached)
         self.down = _Way(self, self._came)
         self._context = copy_context()
         self._paused = False
@@ -122,6 +122,9 @@ class Link(asyncio.Transport):
             self.broken = True
             self.network.forget(self)
             self.ended()
+
+    def _reached(self, data: bytes) -> None:
+        self.received(data)
 
     def _came(self, data: bytes) -> None:
         if self._lost or self.loop.dead:

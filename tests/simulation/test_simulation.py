@@ -15,8 +15,9 @@ from core.delivery.lanes import Lanes
 from core.delivery.ledger import Ledger
 from core.handling.end import End
 from core.records.packets import Packets
+from tests.simulation.broker import Habits
 from tests.simulation.run import run
-from tests.simulation.scenario import TODAY, Device, Fault, Habits, Scenario, scenario_of
+from tests.simulation.scenario import TODAY, Device, Fault, Scenario, scenario_of
 from tests.simulation.shrink import shrink, story
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def test_no_seed_breaks_the_promise(first: int) -> None:
         scenario = scenario_of(seed, TODAY)
         result = run(scenario)
         if result.broken:
-            pytest.fail(story(shrink(scenario, sorted(result.names)[0])))
+            pytest.fail(story(shrink(scenario, min(result.names))))
 
 
 def test_a_seed_runs_the_same_in_every_process() -> None:
