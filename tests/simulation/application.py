@@ -29,7 +29,9 @@ ROUTES: dict[str, dict[str, Any]] = {
     "once": {"delivery": "at_most_once"},
 }
 EXACT = frozenset({"exact", "exactlist", "dedup", "free"})
-POISON = frozenset({"reject", "key_error", "null", "orphan", "slow", "partial", "unreadable", "disk_full", "conflict"})
+POISON = frozenset(
+    {"reject", "key_error", "null", "orphan", "slow", "partial", "unreadable", "disk_full", "conflict", "ill_formed"}
+)
 """Kinds of messages that can never be stored. All others are good."""
 WHOLE, PARTLY, PUBLISHED = 0, 1, 2
 """Parts of a message in the table: what stands for it, what a failing handler wrote first, what is published beside it."""

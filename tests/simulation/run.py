@@ -14,13 +14,14 @@ from core.errors import SessionTakenOverError
 from core.records import packets
 from core.records.tables import metadata
 from tests.simulation.application import BUGS, Table, router
-from tests.simulation.broker import Broker, Item
-from tests.simulation.database import DRIVER, Files, Server
 from tests.simulation.invariants import Promise
-from tests.simulation.loop import StuckError, World
-from tests.simulation.nature import governed_by
-from tests.simulation.network import Network
 from tests.simulation.process import CLIENT_ID, Setting, Worker
+from tests.simulation.world.broker import Broker, Item
+from tests.simulation.world.database import Files, Server
+from tests.simulation.world.driver import DRIVER
+from tests.simulation.world.loop import StuckError, World
+from tests.simulation.world.nature import governed_by
+from tests.simulation.world.network import Network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,7 +148,9 @@ class Run:
         self._to_come -= 1
         self.world.tell("device", f"publishes message {message.n} on {message.topic}: {message.body.decode()}")
         properties = {"user_properties": [("n", str(message.n))]} if self._scenario.numbered else {}
-        self._broker.publish(Item(message.n, message.topic, message.body, properties, message.qos))
+        self._broker.publish(
+            Item(message.n, message.topic, message.body, properties, message.qos, message.kind == "ill_formed")
+        )
 
     # -- processes -----------------------------------------------------------------------------------------------------
 

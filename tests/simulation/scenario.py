@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from tests.simulation.application import POISON, ROUTES
-from tests.simulation.broker import Habits
+from tests.simulation.world.broker import Habits
 
 START = 2.0
 """Seconds until the first message, so that there is a session that it waits in."""
@@ -127,7 +127,7 @@ ALL = Allowed()
 TODAY = Allowed(
     faults=FAULTS
     - {"broker_loses_sessions", "broker_restart", "db_hangs", "db_lock", "stop", "second_worker", "schema", "bug"},
-    poison=POISON - {"disk_full", "conflict", "partial"},
+    poison=POISON - {"disk_full", "conflict", "partial", "ill_formed"},
     brokers=("mosquitto", "silent"),
     routes=tuple(name for name in ROUTES if name != "exactlist"),
     circles=(64,),

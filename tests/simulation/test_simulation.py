@@ -15,10 +15,10 @@ from core.delivery.lanes import Lanes
 from core.delivery.ledger import Ledger
 from core.handling.end import End
 from core.records.packets import Packets
-from tests.simulation.broker import Habits
 from tests.simulation.run import run
 from tests.simulation.scenario import TODAY, Device, Fault, Scenario, scenario_of
 from tests.simulation.shrink import shrink, story
+from tests.simulation.world.broker import Habits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable

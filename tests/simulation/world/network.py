@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.simulation.loop import VirtualLoop, World
+    from tests.simulation.world.loop import VirtualLoop, World
 
 SPLIT = 0.1
 """How many of the writes arrive in two pieces."""

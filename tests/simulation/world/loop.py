@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
     from contextvars import Context
 
-    from tests.simulation.network import Network
+    from tests.simulation.world.network import Network
 
 MAX_TURNS = 200_000
 """Turns of all event loops in one run. More of them at one time mean that something spins."""

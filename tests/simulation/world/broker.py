@@ -13,8 +13,8 @@ from core.mqtt.topics import matches
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.simulation.loop import World
-    from tests.simulation.network import Link, Network
+    from tests.simulation.world.loop import World
+    from tests.simulation.world.network import Link, Network
 
 TAKEN_OVER = mqtt5.DisconnectPacket(reason_code=mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER).write()
 
@@ -45,13 +45,14 @@ class Habits:
 
 @dataclass(slots=True)
 class Item:
-    """One message in a session."""
+    """One message in a session. ``ill_formed`` says that its topic is not UTF-8."""
 
     n: int
     topic: str
     body: bytes
     properties: dict[str, Any]
     qos: int
+    ill_formed: bool = False
     sent: bool = False
     packet_id: int = 0
 
@@ -226,16 +227,18 @@ class Broker:
         self.world.tell(
             "broker", f"sends message {item.n} on {item.topic} as {item.packet_id}{' again' * item.sent}{', DUP' * dup}"
         )
-        client.link.send(
-            mqtt5.PublishPacket(
-                item.topic,
-                item.body,
-                qos=mqtt5.QoS.AT_LEAST_ONCE if item.qos else mqtt5.QoS.AT_MOST_ONCE,
-                packet_id=item.packet_id if item.qos else None,
-                duplicate=dup,
-                **item.properties,
-            ).write()
-        )
+        packet = mqtt5.PublishPacket(
+            item.topic,
+            item.body,
+            qos=mqtt5.QoS.AT_LEAST_ONCE if item.qos else mqtt5.QoS.AT_MOST_ONCE,
+            packet_id=item.packet_id if item.qos else None,
+            duplicate=dup,
+            **item.properties,
+        ).write()
+        if item.ill_formed:
+            # A broker that does not look passes on what a device made of the topic.
+            packet = packet.replace(item.topic.encode(), item.topic.encode()[:-1] + b"\xff", 1)
+        client.link.send(packet)
         item.sent = True
 
     # -- faults --------------------------------------------------------------------------------------------------------
