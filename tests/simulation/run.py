@@ -11,6 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from core.errors import SessionTakenOverError
+from core.handling import delivery as deliveries
 from core.records import packets
 from core.records.tables import metadata
 from tests.simulation.application import BUGS, Table, router
@@ -260,13 +261,13 @@ class Run:
 
 @contextmanager
 def _scaled(circle: int) -> Iterator[None]:
-    """Let the record keep half of the model's circle, as it keeps half of the real one."""
-    before = packets.MAX_PACKETS
+    """Let the record keep half of the model's circle, as it keeps half of the real one. Keep the names of messages apart."""
+    before = packets.MAX_PACKETS, deliveries._process, deliveries._numbers
     packets.MAX_PACKETS = circle // 2 - 1
     try:
         yield
     finally:
-        packets.MAX_PACKETS = before
+        packets.MAX_PACKETS, deliveries._process, deliveries._numbers = before
 
 
 @contextmanager

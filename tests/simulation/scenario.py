@@ -134,6 +134,21 @@ TODAY = Allowed(
     few_letters=False,
 )
 """What holds on the code of today. Each fault that is mended widens it."""
+IDENTITY = Allowed(
+    faults=frozenset({"cut_down", "cut_up", "death", "stop", "broker_loses_sessions"}),
+    poison=frozenset(),
+    brokers=("mosquitto",),
+    routes=("exact", "free", "plain"),
+    circles=(8,),
+    few_letters=False,
+)
+"""What tells a redelivery from a new message, and little else: more of it in each run."""
+NUMBERS = replace(IDENTITY, brokers=("rabbitmq", "lowest", "aedes"))
+"""The same on brokers that give no identity."""
+DATABASE_ONLY = Allowed(faults=DATABASE | {"schema"}, brokers=("mosquitto",), circles=(64,))
+"""A database that fails, and a broker that does not."""
+SETS = {"all": ALL, "today": TODAY, "identity": IDENTITY, "numbers": NUMBERS, "database": DATABASE_ONLY}
+"""What runs can be made of, by name."""
 
 
 def scenario_of(seed: int, allowed: Allowed = ALL) -> Scenario:
