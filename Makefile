@@ -1,11 +1,15 @@
 # Every target sets up .venv by itself, and says so. Works with GNU make 3.81 and with BSD make.
 
-.PHONY: help run test test-quick coverage soak bench bench-quick check clean .venv-run .venv-test .venv-check
+.PHONY: help run test test-quick coverage simulate soak bench bench-quick check clean .venv-run .venv-test .venv-check
 
 # A folder of this one; each Python version needs its own.
 VENV = .venv
 # For tests: one process more than cores, because many tests wait.
 PROCESSES = $$($(VENV)/bin/python -c 'import os; print(min((os.cpu_count() or 1) + 1, 4))')
+# For make simulate.
+SEEDS = 10000
+SEED =
+SET = all
 # What differs most between Python versions, in about a minute.
 QUICK = tests/test_*.py tests/codecs tests/database tests/delivery tests/routing tests/testing
 
@@ -14,6 +18,7 @@ help:
 	@echo "make test        run the tests"
 	@echo "make test-quick  run the tests that Python versions differ in most, on SQLite: about a minute"
 	@echo "make coverage    run the tests, and fail below the floor of coverage that pyproject.toml names"
+	@echo "make simulate    run the engine on virtual time against 10,000 seeds: SEEDS=100000 runs more, SEED=17 tells one"
 	@echo "make soak        cause the faults many times over, and end with a table of them: about half an hour"
 	@echo "make bench       measure the whole way, beside other systems, and write benchmarks/RESULTS.md"
 	@echo "make check       run ruff, import-linter and mypy"
@@ -33,6 +38,9 @@ test-quick: .venv-test
 
 coverage: .venv-test
 	$(VENV)/bin/python -m pytest --cov --dist worksteal -n $(PROCESSES)
+
+simulate: .venv-test
+	$(VENV)/bin/python -m tests.simulation --seeds '$(SEEDS)' --seed '$(SEED)' --set '$(SET)'
 
 soak: .venv-test
 	ROUTEMQ_SOAK=1 $(VENV)/bin/python -m pytest tests --timeout 1800 -n $$($(VENV)/bin/python -c 'import os; print(min(os.cpu_count() or 1, 4))')
