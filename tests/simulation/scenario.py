@@ -138,7 +138,7 @@ IDENTITY = Allowed(
     faults=frozenset({"cut_down", "cut_up", "death", "stop", "broker_loses_sessions"}),
     poison=frozenset(),
     brokers=("mosquitto",),
-    routes=("exact", "free", "plain"),
+    routes=("exact", "plain"),
     circles=(8,),
     few_letters=False,
 )

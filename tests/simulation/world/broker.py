@@ -215,7 +215,8 @@ class Broker:
 
     def _pump(self, session: _Session) -> None:
         client = session.client
-        most = self.habits.circle // 2 - 1
+        # A message may be committed long before its turn to be acknowledged: the record is as long as twice what is under way.
+        most = self.habits.circle // 4
         while client is not None and session.waiting and len(session.under_way) < min(client.receive_maximum, most):
             item = session.waiting.popleft()
             item.packet_id = self._number(session)
