@@ -50,7 +50,11 @@ class Promise:
             return True
         if message.route == "dedup" and self._one("SELECT 1 FROM routemq_dedup WHERE key = ?", message.key):
             return True
-        return n in self._letters()
+        return n in self._letters() or n in self._waiting()
+
+    def waits(self) -> bool:
+        """Return whether messages wait on disk for a route that stands, and may hope to be handled."""
+        return self._scenario.dead_letter_max > len(self._scenario.messages) and self._one("SELECT 1 FROM routemq_backlog")
 
     def turned(self, workers: list[Worker]) -> None:
         """Check what holds between two turns of the event loop."""
@@ -80,6 +84,8 @@ class Promise:
             self._break("unhandled", what)
         for item in broker.open_items(client_id):
             self._break("waits for ever", f"message {item.n} on {item.topic} was not acknowledged long after the last fault")
+        if self.waits():
+            self._break("waits for ever", f"messages {sorted(self._waiting())} wait on disk long after the last fault")
         if self._scenario.numbered:
             self._by_numbers(broker)
             self._order()
@@ -91,13 +97,16 @@ class Promise:
         rows = Counter(n for (n,) in self._all("SELECT n FROM readings WHERE part = ?", WHOLE))
         partly = Counter(n for (n,) in self._all("SELECT n FROM readings WHERE part = ?", PARTLY))
         letters = self._letters()
+        waiting = self._waiting()
         stored_keys: Counter[str] = Counter()
         acknowledged_keys: set[str] = set()
         for message in self._scenario.messages:
             n, stored, buried = message.n, rows[message.n], letters[message.n]
+            if waiting[n] and (stored or buried) and message.route in EXACT and self._once_only:
+                self._break("stored and waiting", f"message {n} on {message.topic} has its end, and waits on disk as well")
             if message.route == "dedup":
                 stored_keys[message.key] += stored
-                if self._acknowledged[n] and message.kind not in POISON and not self._bug:
+                if self._acknowledged[n] and message.kind not in POISON and not self._bug and not waiting[n]:
                     acknowledged_keys.add(message.key)
             elif message.route in EXACT and self._once_only:
                 if stored > 1:
@@ -111,7 +120,7 @@ class Promise:
             if partly[n]:
                 self._break("partly stored", f"message {n} on {message.topic} failed, and a part of it is stored")
             unique = message.route not in {"dedup", "once"} and message.qos and message.kind != "ill_formed"
-            if unique and self._acknowledged[n] and not stored and not buried:
+            if unique and self._acknowledged[n] and not stored and not buried and not waiting[n]:
                 self._break("lost", f"message {n} on {message.topic} is acknowledged, neither stored nor a dead letter")
         ill_formed = sum(
             self._acknowledged[m.n] for m in self._scenario.messages if m.kind == "ill_formed" and not letters[m.n]
@@ -134,7 +143,8 @@ class Promise:
     def _by_bodies(self, broker: Broker) -> None:
         rows = Counter(self._all("SELECT topic, value FROM readings WHERE part = ?", WHOLE))
         letters: Counter[tuple[str, bytes]] = Counter()
-        letters.update((topic, bytes(body)) for topic, body in self._all("SELECT topic, body FROM routemq_dead_letters"))
+        for table in ("routemq_dead_letters", "routemq_backlog"):
+            letters.update((topic, bytes(body)) for topic, body in self._all(f"SELECT topic, body FROM {table}"))
         letters.update((letter.topic, letter.body) for letter in self._disk.letters)
         groups: dict[tuple[str, bytes], list[Device]] = {}
         for message in self._scenario.messages:
@@ -186,12 +196,19 @@ class Promise:
 
     # -- where things are ----------------------------------------------------------------------------------------------
 
-    def _letters(self) -> Counter[int]:
+    def _waiting(self) -> Counter[int]:
+        return self._numbers_in("routemq_backlog")
+
+    def _numbers_in(self, table: str) -> Counter[int]:
         found: Counter[int] = Counter()
-        for (properties,) in self._all("SELECT properties FROM routemq_dead_letters"):
+        for (properties,) in self._all(f"SELECT properties FROM {table}"):
             n = number_of(json.loads(properties) if properties else None)
             if n is not None:
                 found[n] += 1
+        return found
+
+    def _letters(self) -> Counter[int]:
+        found = self._numbers_in("routemq_dead_letters")
         for letter in self._disk.letters:
             n = number_of(letter.properties)
             if n is not None:

@@ -136,6 +136,8 @@ class Run:
     def _is_quiet(self) -> bool:
         if self._to_come or self.world.now < self._faults_end or self._broker.open_items(CLIENT_ID):
             return False
+        if self._promise.waits():
+            return False
         working = [worker for worker in self._workers if not worker.is_over]
         return bool(working) and all(
             worker.engine is not None
