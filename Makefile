@@ -9,6 +9,7 @@ PROCESSES = $$($(VENV)/bin/python -c 'import os; print(min((os.cpu_count() or 1)
 # For make simulate.
 SEEDS = 10000
 SEED =
+SET = all
 # What differs most between Python versions, in about a minute.
 QUICK = tests/test_*.py tests/codecs tests/database tests/delivery tests/routing tests/testing
 
@@ -39,7 +40,7 @@ coverage: .venv-test
 	$(VENV)/bin/python -m pytest --cov --dist worksteal -n $(PROCESSES)
 
 simulate: .venv-test
-	$(VENV)/bin/python -m tests.simulation --seeds '$(SEEDS)' --seed '$(SEED)'
+	$(VENV)/bin/python -m tests.simulation --seeds '$(SEEDS)' --seed '$(SEED)' --set '$(SET)'
 
 soak: .venv-test
 	ROUTEMQ_SOAK=1 $(VENV)/bin/python -m pytest tests/faults --timeout 1800 -n $$($(VENV)/bin/python -c 'import os; print(min(os.cpu_count() or 1, 4))')

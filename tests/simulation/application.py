@@ -12,7 +12,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from core.errors import BatchError, Reject
 from core.model import Model
 from core.retry import Retry
-from core.route import Options
 from core.router import Router
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 TIMEOUT = 10.0
 """Seconds that a handler may take."""
-ROUTES: dict[str, Options] = {
+ROUTES: dict[str, dict[str, Any]] = {
     "plain": {"delivery": "at_least_once"},
     "exact": {"delivery": "exactly_once"},
     "list": {"delivery": "at_least_once", "batch": 8},
@@ -30,7 +29,9 @@ ROUTES: dict[str, Options] = {
     "once": {"delivery": "at_most_once"},
 }
 EXACT = frozenset({"exact", "exactlist", "dedup", "free"})
-POISON = frozenset({"reject", "key_error", "null", "orphan", "slow", "partial", "unreadable", "disk_full", "conflict"})
+POISON = frozenset(
+    {"reject", "key_error", "null", "orphan", "slow", "partial", "unreadable", "disk_full", "conflict", "ill_formed"}
+)
 """Kinds of messages that can never be stored. All others are good."""
 WHOLE, PARTLY, PUBLISHED = 0, 1, 2
 """Parts of a message in the table: what stands for it, what a failing handler wrote first, what is published beside it."""
@@ -123,7 +124,9 @@ async def handle_many_in_transaction(contexts: list[Any]) -> None:
 
 def _named(contexts: list[Any]) -> dict[int, Exception]:
     """Return the errors of the messages that the handler of a list blames by name."""
-    return {place: KeyError("this one") for place, context in enumerate(contexts) if context["payload"]["kind"] == "key_error"}
+    return {
+        place: KeyError("this one") for place, context in enumerate(contexts) if context["payload"]["kind"] == "key_error"
+    }
 
 
 @lru_cache
@@ -131,7 +134,7 @@ def router(routes: tuple[str, ...]) -> Router:
     """Return a router with ``routes``."""
     made = Router(timeout=TIMEOUT, retry=Retry())
     for name in routes:
-        handler = {"list": handle_many_in_transaction, "exactlist": handle_many}.get(name, handle)
+        handler: Callable[..., Any] = {"list": handle_many_in_transaction, "exactlist": handle_many}.get(name, handle)
         made.on(f"{name}/<key>", handler, name=name, **ROUTES[name])
     made.freeze()
     return made

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from tests.simulation.application import EXACT, PARTLY, POISON, WHOLE, number_of
 
 if TYPE_CHECKING:
-    from tests.simulation.broker import Broker, Item
-    from tests.simulation.database import Server
     from tests.simulation.process import Disk, Worker
     from tests.simulation.scenario import Device, Scenario
+    from tests.simulation.world.broker import Broker, Item
+    from tests.simulation.world.database import Server
 
 SLACK = 40
 """Messages that one read of the socket may bring beyond what may be in hand."""
@@ -43,6 +43,9 @@ class Promise:
 
     def _is_durable(self, message: Device) -> bool:
         n = message.n
+        if message.kind == "ill_formed":
+            # Its dead letter may lack the number. They are counted at the end.
+            return True
         if self._one("SELECT 1 FROM readings WHERE n = ? AND part = ?", n, WHOLE):
             return True
         if message.route == "dedup" and self._one("SELECT 1 FROM routemq_dedup WHERE key = ?", message.key):
@@ -107,9 +110,16 @@ class Promise:
                 self._break("good one buried", f"message {n} on {message.topic} ({message.kind}) is a dead letter")
             if partly[n]:
                 self._break("partly stored", f"message {n} on {message.topic} failed, and a part of it is stored")
-            unique = message.route not in {"dedup", "once"} and message.qos
+            unique = message.route not in {"dedup", "once"} and message.qos and message.kind != "ill_formed"
             if unique and self._acknowledged[n] and not stored and not buried:
                 self._break("lost", f"message {n} on {message.topic} is acknowledged, neither stored nor a dead letter")
+        ill_formed = sum(
+            self._acknowledged[m.n] for m in self._scenario.messages if m.kind == "ill_formed" and not letters[m.n]
+        )
+        if self._unnumbered_letters() < ill_formed:
+            self._break(
+                "lost", f"{ill_formed} messages with ill-formed topics are acknowledged, and not all are dead letters"
+            )
         for key, stored in stored_keys.items():
             if stored > 1:
                 self._break("key stored twice", f"{stored} messages with the application key {key} are stored")
@@ -141,7 +151,9 @@ class Promise:
                 self._break("lost", f"{acknowledged} messages {body!r} on {topic} are acknowledged, {stored} are stored")
         for (topic, value), messages in values.items():
             if topic.partition("/")[0] in EXACT and self._once_only and rows[topic, value] > messages:
-                self._break("stored twice", f"{messages} messages {value!r} on {topic} are stored {rows[topic, value]} times")
+                self._break(
+                    "stored twice", f"{messages} messages {value!r} on {topic} are stored {rows[topic, value]} times"
+                )
 
     def _order(self) -> None:
         if self._two_workers:
@@ -185,6 +197,14 @@ class Promise:
             if n is not None:
                 found[n] += 1
         return found
+
+    def _unnumbered_letters(self) -> int:
+        kept = [
+            properties and json.loads(properties)
+            for (properties,) in self._all("SELECT properties FROM routemq_dead_letters")
+        ]
+        kept += [letter.properties for letter in self._disk.letters]
+        return sum(number_of(properties) is None for properties in kept)
 
     def _all(self, sql: str, *parameters: Any) -> list[Any]:
         return self._server.reader.execute(sql, parameters).fetchall()

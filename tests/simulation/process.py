@@ -24,8 +24,8 @@ from core.session.session import Session
 from core.transport.native.connection import NativeConnection
 from core.transport.options import ConnectOptions
 from tests.simulation.application import TIMEOUT
-from tests.simulation.database import URL, Dialect
-from tests.simulation.loop import VirtualLoop
+from tests.simulation.world.driver import URL, Dialect
+from tests.simulation.world.loop import VirtualLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from core.records.dead_letters import Also, DeadLetter
     from core.router import Router
     from core.transport.connection import Connect
-    from tests.simulation.database import Server
-    from tests.simulation.loop import World
-    from tests.simulation.network import Network
+    from tests.simulation.world.database import Server
+    from tests.simulation.world.loop import World
+    from tests.simulation.world.network import Network
 
 CLIENT_ID = "worker"
 SHUTDOWN = 10.0

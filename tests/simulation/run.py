@@ -11,16 +11,18 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from core.errors import SessionTakenOverError
+from core.handling import delivery as deliveries
 from core.records import packets
 from core.records.tables import metadata
 from tests.simulation.application import BUGS, Table, router
-from tests.simulation.broker import CIRCLE, Broker, Item
-from tests.simulation.database import DRIVER, Files, Server
 from tests.simulation.invariants import Promise
-from tests.simulation.loop import StuckError, World
-from tests.simulation.nature import governed_by
-from tests.simulation.network import Network
 from tests.simulation.process import CLIENT_ID, Setting, Worker
+from tests.simulation.world.broker import Broker, Item
+from tests.simulation.world.database import Files, Server
+from tests.simulation.world.driver import DRIVER
+from tests.simulation.world.loop import StuckError, World
+from tests.simulation.world.nature import governed_by
+from tests.simulation.world.network import Network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,7 +94,11 @@ class Run:
 
     def result(self) -> Result:
         """Run it."""
-        with governed_by(self.world), _scaled(), _quiet(_Log(self.world) if self._verbose else None):
+        with (
+            governed_by(self.world),
+            _scaled(self._scenario.habits.circle),
+            _quiet(_Log(self.world) if self._verbose else None),
+        ):
             BUGS.is_deployed = lambda: self.world.now < self._bug_until
             try:
                 self._live()
@@ -143,7 +149,9 @@ class Run:
         self._to_come -= 1
         self.world.tell("device", f"publishes message {message.n} on {message.topic}: {message.body.decode()}")
         properties = {"user_properties": [("n", str(message.n))]} if self._scenario.numbered else {}
-        self._broker.publish(Item(message.n, message.topic, message.body, properties, message.qos))
+        self._broker.publish(
+            Item(message.n, message.topic, message.body, properties, message.qos, message.kind == "ill_formed")
+        )
 
     # -- processes -----------------------------------------------------------------------------------------------------
 
@@ -168,6 +176,8 @@ class Run:
         return next((worker for worker in reversed(self._workers) if not worker.is_over and not worker.stops), None)
 
     def _die(self, worker: Worker, seconds: float) -> None:
+        if worker.is_over:
+            return
         self.world.tell(worker.name, "is killed")
         worker.kill()
         self._workers.remove(worker)
@@ -250,14 +260,14 @@ class Run:
 
 
 @contextmanager
-def _scaled() -> Iterator[None]:
-    """Let the record keep half of the model's circle, as it keeps half of the real one."""
-    before = packets.MAX_PACKETS
-    packets.MAX_PACKETS = CIRCLE // 2 - 1
+def _scaled(circle: int) -> Iterator[None]:
+    """Let the record keep half of the model's circle, as it keeps half of the real one. Keep the names of messages apart."""
+    before = packets.MAX_PACKETS, deliveries._process, deliveries._numbers
+    packets.MAX_PACKETS = circle // 2 - 1
     try:
         yield
     finally:
-        packets.MAX_PACKETS = before
+        packets.MAX_PACKETS, deliveries._process, deliveries._numbers = before
 
 
 @contextmanager

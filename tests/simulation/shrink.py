@@ -130,8 +130,8 @@ def story(scenario: Scenario) -> str:
     habits = scenario.habits
     lines = [
         f"seed {scenario.seed}: {len(scenario.messages)} messages, {len(scenario.faults)} faults",
-        f"broker: numbers {habits.numbers}, {'sets DUP' if habits.dup else 'sets no DUP'}, "
-        f"{'heeds' if habits.bounded else 'does not heed'} Receive Maximum",
+        f"broker: numbers {habits.numbers} of {habits.circle}, {'sets' if habits.dup else 'never sets'} DUP",
+        f"broker: {'heeds' if habits.bounded else 'does not heed'} Receive Maximum",
         f"worker: routes {', '.join(scenario.routes)}; {scenario.receive_maximum} messages in hand at most",
         "",
     ]

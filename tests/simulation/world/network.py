@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.simulation.loop import VirtualLoop, World
+    from tests.simulation.world.loop import VirtualLoop, World
 
 SPLIT = 0.1
 """How many of the writes arrive in two pieces."""
@@ -71,7 +71,7 @@ class Link(asyncio.Transport):
         self.broken = False
         self.received: Callable[[bytes], None] = lambda data: None
         self.ended: Callable[[], None] = lambda: None
-        self.up = _Way(self, lambda data: self.received(data))
+        self.up = _Way(self, self._reached)
         self.down = _Way(self, self._came)
         self._context = copy_context()
         self._paused = False
@@ -122,6 +122,9 @@ class Link(asyncio.Transport):
             self.broken = True
             self.network.forget(self)
             self.ended()
+
+    def _reached(self, data: bytes) -> None:
+        self.received(data)
 
     def _came(self, data: bytes) -> None:
         if self._lost or self.loop.dead:

@@ -13,11 +13,9 @@ from core.mqtt.topics import matches
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.simulation.loop import World
-    from tests.simulation.network import Link, Network
+    from tests.simulation.world.loop import World
+    from tests.simulation.world.network import Link, Network
 
-CIRCLE = 64
-"""Packet identifiers of a broker that numbers in a circle: 65,535 in life. What the product derives of it is scaled as well."""
 TAKEN_OVER = mqtt5.DisconnectPacket(reason_code=mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER).write()
 
 
@@ -25,16 +23,19 @@ TAKEN_OVER = mqtt5.DisconnectPacket(reason_code=mqtt5.DisconnectReasonCode.SESSI
 class Habits:
     """What one broker does in its way.
 
-    - ``numbers``: "circle" (Mosquitto, EMQX), "lowest" (the lowest free one), or "anew" (from 1 on each connection, RabbitMQ).
+    - ``numbers``: "circle" (Mosquitto, EMQX), "lowest" (the lowest free one), or "anew" (from 1 on each connection,
+      as RabbitMQ does).
     - ``dup``: whether it sets DUP on a redelivery (aedes does not).
     - ``bounded``: whether it heeds Receive Maximum (MQTT 3.1.1 has none).
     - ``tells``: whether it says that another client took over.
+    - ``circle``: how many packet identifiers it has: 65,535 in life. What the product derives of them is scaled as well.
     """
 
     numbers: str = "circle"
     dup: bool = True
     bounded: bool = True
     tells: bool = True
+    circle: int = 64
 
     @property
     def gives_identity(self) -> bool:
@@ -44,13 +45,14 @@ class Habits:
 
 @dataclass(slots=True)
 class Item:
-    """One message in a session."""
+    """One message in a session. ``ill_formed`` says that its topic is not UTF-8."""
 
     n: int
     topic: str
     body: bytes
     properties: dict[str, Any]
     qos: int
+    ill_formed: bool = False
     sent: bool = False
     packet_id: int = 0
 
@@ -79,7 +81,7 @@ class _Client:
     def received(self, data: bytes) -> None:
         self._bytes += data
         start, end = 0, len(self._bytes)
-        whole = bytes(self._bytes)
+        whole: Any = bytes(self._bytes)
         while start < end:
             try:
                 packet, size = mqtt5.read(whole[start:])
@@ -207,13 +209,15 @@ class Broker:
         if self.habits.numbers == "lowest":
             return next(number for number in range(1, 65_536) if number not in session.under_way)
         while True:
-            session.last_id = session.last_id % CIRCLE + 1
+            session.last_id = session.last_id % self.habits.circle + 1
             if session.last_id not in session.under_way:
                 return session.last_id
 
     def _pump(self, session: _Session) -> None:
         client = session.client
-        while client is not None and session.waiting and len(session.under_way) < min(client.receive_maximum, CIRCLE // 2):
+        # The record holds twice as much as is under way: a message may be committed long before its turn to be acknowledged.
+        most = self.habits.circle // 4
+        while client is not None and session.waiting and len(session.under_way) < min(client.receive_maximum, most):
             item = session.waiting.popleft()
             item.packet_id = self._number(session)
             session.under_way[item.packet_id] = item
@@ -224,16 +228,18 @@ class Broker:
         self.world.tell(
             "broker", f"sends message {item.n} on {item.topic} as {item.packet_id}{' again' * item.sent}{', DUP' * dup}"
         )
-        client.link.send(
-            mqtt5.PublishPacket(
-                item.topic,
-                item.body,
-                qos=mqtt5.QoS.AT_LEAST_ONCE if item.qos else mqtt5.QoS.AT_MOST_ONCE,
-                packet_id=item.packet_id if item.qos else None,
-                duplicate=dup,
-                **item.properties,
-            ).write()
-        )
+        packet = mqtt5.PublishPacket(
+            item.topic,
+            item.body,
+            qos=mqtt5.QoS.AT_LEAST_ONCE if item.qos else mqtt5.QoS.AT_MOST_ONCE,
+            packet_id=item.packet_id if item.qos else None,
+            duplicate=dup,
+            **item.properties,
+        ).write()
+        if item.ill_formed:
+            # A broker that does not look passes on what a device made of the topic.
+            packet = packet.replace(item.topic.encode(), item.topic.encode()[:-1] + b"\xff", 1)
+        client.link.send(packet)
         item.sent = True
 
     # -- faults --------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.simulation.loop import World
+    from tests.simulation.world.loop import World
 
 EPOCH = 1_700_000_000.0
 """The time in seconds since 1970 at which each run begins."""

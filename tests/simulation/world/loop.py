@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
     from contextvars import Context
 
-    from tests.simulation.network import Network
+    from tests.simulation.world.network import Network
 
 MAX_TURNS = 200_000
 """Turns of all event loops in one run. More of them at one time mean that something spins."""
@@ -178,7 +178,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Connect to the broker by way of the simulated network."""
         return await self._network.connect(self, protocol_factory)
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]
         """Run ``func`` in the loop, a millisecond later: there are no threads."""
         future = self.create_future()
 
@@ -187,7 +187,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 return
             try:
                 future.set_result(func(*args))
-            except Exception as error:  # noqa: BLE001 - the caller gets it
+            except Exception as error:
                 future.set_exception(error)
 
         self.call_later(0.001, run)
@@ -221,8 +221,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
                     self._ahead = max(timer - self._world.now, 0.0)
                     self.wake(timer)
                 self.turn()
-        for task in asyncio.all_tasks(self):
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        for left in asyncio.all_tasks(self):
+            left._log_destroy_pending = False  # type: ignore[attr-defined]
         self._ready.clear()  # type: ignore[attr-defined]
         self._scheduled.clear()  # type: ignore[attr-defined]
         self.close()

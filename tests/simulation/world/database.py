@@ -11,70 +11,27 @@ import sqlite3
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import MetaData
-from sqlalchemy.dialects import registry
-from sqlalchemy.dialects.sqlite.base import SQLiteDialect
-from sqlalchemy.engine import AdaptedConnection
 from sqlalchemy.schema import CreateIndex, CreateTable
-from sqlalchemy.util import await_only
+
+from tests.simulation.world.driver import Dialect, Error, error_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from sqlalchemy import MetaData
 
-    from tests.simulation.loop import VirtualLoop, World
+    from tests.simulation.world.loop import VirtualLoop, World
 
-URL = "simulated://database"
 SPELLS = {"disk_full": "53100", "conflict": "40001"}
 """Values that no table takes, and the SQLSTATE with which it refuses them, each time."""
 ANSWERS = "readings"
 """The table whose statements the faults of tables are about."""
 
 
-class Error(Exception):
-    """An error of the driver."""
-
-    sqlstate = "XX000"
-
-    def __init__(self, message: str, sqlstate: str = "XX000") -> None:
-        super().__init__(message)
-        self.sqlstate = sqlstate
-
-
-class DatabaseError(Error): ...
-
-
-class InterfaceError(Error): ...
-
-
-class OperationalError(DatabaseError): ...
-
-
-class ProgrammingError(DatabaseError): ...
-
-
-class IntegrityError(DatabaseError): ...
-
-
-class DataError(DatabaseError): ...
-
-
-class InternalError(DatabaseError): ...
-
-
-class NotSupportedError(DatabaseError): ...
-
-
-def _error(sqlstate: str, message: str) -> Error:
-    kinds = {"23": IntegrityError, "22": DataError, "42": ProgrammingError, "08": InterfaceError}
-    return kinds.get(sqlstate[:2], OperationalError)(f"[{sqlstate}] {message}", sqlstate)
-
-
 def _translated(error: sqlite3.Error) -> Error:
     text = str(error)
     for sign, sqlstate in (("NOT NULL", "23502"), ("UNIQUE", "23505"), ("FOREIGN KEY", "23503"), ("CHECK", "23514")):
         if sign in text:
-            return _error(sqlstate, text)
-    return _error("42601", text)
+            return error_of(sqlstate, text)
+    return error_of("42601", text)
 
 
 class Request:
@@ -156,7 +113,7 @@ class Server:
     async def ask(self, backend: Backend, sql: str, parameters: Any = (), *, many: bool = False) -> Any:
         """Carry out a statement, COMMIT or ROLLBACK. Return its columns, rows, row count and last number."""
         if backend.loop.dead or backend.closed or backend.gone:
-            raise _error("08003", "the connection is closed")
+            raise error_of("08003", "the connection is closed")
         request = Request(backend.loop, sql, parameters, many=many)
         backend.under_way = request
         if sql == "COMMIT":
@@ -198,18 +155,18 @@ class Server:
         verb = sql.split(None, 1)[0].upper()
         reads = verb in {"SELECT", "WITH"}
         if backend.spoilt and not sql.startswith("ROLLBACK TO"):
-            request.answer(error=_error("25P02", "current transaction is aborted"))
+            request.answer(error=error_of("25P02", "current transaction is aborted"))
             return
         error = None
         if backend.standby and not reads:
-            error = _error("25006", "cannot execute in a read-only transaction")
+            error = error_of("25006", "cannot execute in a read-only transaction")
         elif ANSWERS in sql and now < self.schema_until:
-            error = _error(self.schema_code, "relation or permission is missing")
+            error = error_of(self.schema_code, "relation or permission is missing")
         elif ANSWERS in sql and now < self.locked_until:
             if not self.lock_code:
                 self.world.at(self.locked_until, self._arrive, backend, request)
                 return
-            error = _error(self.lock_code, "the table is locked")
+            error = error_of(self.lock_code, "the table is locked")
         elif not reads:
             error = self._injected("statement") or _spell(request)
         if error is not None:
@@ -248,7 +205,7 @@ class Server:
                 code[2] -= 1
                 if not code[2]:
                     self.codes.remove(code)
-                return _error(code[0], "injected")
+                return error_of(code[0], "injected")
         return None
 
     def _write_lock(self, backend: Backend, request: Request) -> bool:
@@ -279,7 +236,7 @@ class Server:
         if self.lost_commits and self._lock is backend:
             how, seconds = self.lost_commits.pop(0)
             self.world.tell("database", f"connection {backend.number} breaks within COMMIT, which will be {how}")
-            request.answer(error=_error("08006", "the connection broke within COMMIT"))
+            request.answer(error=error_of("08006", "the connection broke within COMMIT"))
             backend.closed = True
             if how == "later":
                 self.world.after(seconds, self._finish_commit, backend, request)
@@ -334,7 +291,7 @@ class Server:
             self.backends.remove(backend)
         self._roll_back(backend)
         if backend.under_way is not None:
-            backend.under_way.answer(error=_error("08006", "the server closed the connection"))
+            backend.under_way.answer(error=error_of("08006", "the server closed the connection"))
 
     # -- faults --------------------------------------------------------------------------------------------------------
 
@@ -364,7 +321,7 @@ def _spell(request: Request) -> Error | None:
     for row in rows:
         for spell, sqlstate in SPELLS.items():
             if spell in row:
-                return _error(sqlstate, f"for the value {spell}")
+                return error_of(sqlstate, f"for the value {spell}")
     return None
 
 
@@ -402,146 +359,3 @@ def _memory(statements: list[str]) -> sqlite3.Connection:
     for statement in ("PRAGMA foreign_keys=ON", *statements):
         opened.execute(statement)
     return opened
-
-
-# -- the driver, and the dialect ---------------------------------------------------------------------------------------
-
-
-class Cursor:
-    """A cursor, as the dialect sees it."""
-
-    arraysize = 1
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self.description: Any = None
-        self.rowcount = -1
-        self.lastrowid: int | None = None
-        self._rows: deque[Any] = deque()
-
-    def execute(self, sql: str, parameters: Any = ()) -> None:
-        self._take(await_only(self._connection.ask(sql, parameters)))
-
-    def executemany(self, sql: str, parameters: Sequence[Any]) -> None:
-        self._take(await_only(self._connection.ask(sql, parameters, many=True)))
-
-    def _take(self, found: Any) -> None:
-        self.description, rows, self.rowcount, self.lastrowid = found
-        self._rows = deque(rows)
-
-    def fetchone(self) -> Any:
-        return self._rows.popleft() if self._rows else None
-
-    def fetchmany(self, size: int | None = None) -> list[Any]:
-        return [self._rows.popleft() for _ in range(min(size or 1, len(self._rows)))]
-
-    def fetchall(self) -> list[Any]:
-        rows, self._rows = list(self._rows), deque()
-        return rows
-
-    def close(self) -> None:
-        self._rows.clear()
-
-    async def _async_soft_close(self) -> None: ...
-
-    def setinputsizes(self, *sizes: Any) -> None: ...
-
-
-class Connection(AdaptedConnection):
-    """A connection, as the dialect sees it."""
-
-    __slots__ = ("_backend", "_begun", "_server")
-
-    def __init__(self, server: Server, backend: Backend) -> None:
-        self._server = server
-        self._backend = backend
-        self._connection: Any = backend
-        # Without a transaction, there is nothing to ask of the server.
-        self._begun = False
-
-    def ask(self, sql: str, parameters: Any = (), *, many: bool = False) -> Any:
-        self._begun = True
-        return self._server.ask(self._backend, sql, parameters, many=many)
-
-    def cursor(self, *arguments: Any) -> Cursor:
-        return Cursor(self)
-
-    def commit(self) -> None:
-        if self._begun:
-            self._begun = False
-            await_only(self._server.ask(self._backend, "COMMIT"))
-
-    def rollback(self) -> None:
-        if self._begun:
-            self._begun = False
-            await_only(self._server.ask(self._backend, "ROLLBACK"))
-
-    def close(self) -> None:
-        self._server.close(self._backend)
-
-    def terminate(self) -> None:
-        self._server.close(self._backend)
-
-
-class Driver:
-    """The module of the driver, as SQLAlchemy sees it. ``server`` is the one of the present run."""
-
-    Error, DatabaseError, InterfaceError, OperationalError = Error, DatabaseError, InterfaceError, OperationalError
-    ProgrammingError, IntegrityError, DataError = ProgrammingError, IntegrityError, DataError
-    InternalError, NotSupportedError = InternalError, NotSupportedError
-    paramstyle = "qmark"
-    sqlite_version_info = sqlite3.sqlite_version_info
-    server: Server
-
-    @staticmethod
-    def Binary(value: bytes) -> bytes:  # noqa: N802 - DBAPI's name
-        return value
-
-    def connect(self, **options: Any) -> Connection:
-        loop: Any = asyncio.get_running_loop()
-        return Connection(self.server, await_only(self.server.connect(loop)))
-
-
-DRIVER = Driver()
-
-
-class Dialect(SQLiteDialect):
-    """SQLite's SQL over the simulated connection."""
-
-    driver = "simulated"
-    default_paramstyle = "qmark"
-    is_async = True
-    has_terminate = True
-    supports_statement_cache = True
-    _one: Dialect | None = None
-
-    def __new__(cls, *arguments: Any, **options: Any) -> Dialect:
-        # Compiled statements are kept by dialect: one dialect for all runs compiles each statement once.
-        if cls._one is None:
-            cls._one = super().__new__(cls)
-        return cls._one
-
-    def __init__(self, **options: Any) -> None:
-        if not hasattr(self, "identifier_preparer"):
-            super().__init__(**options)
-
-    @classmethod
-    def import_dbapi(cls) -> Any:
-        return DRIVER
-
-    def create_connect_args(self, url: Any) -> Any:
-        return [], {}
-
-    def initialize(self, connection: Any) -> None: ...
-
-    def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
-        return str(getattr(e, "sqlstate", "")).startswith(("08", "57P", "25P03"))
-
-    def do_terminate(self, dbapi_connection: Any) -> None:
-        dbapi_connection.terminate()
-
-    def get_driver_connection(self, connection: Any) -> Any:
-        return connection
-
-
-registry.impls["simulated"] = lambda: Dialect
