@@ -7,7 +7,7 @@ import os
 import sys
 from collections import Counter
 
-from tests.simulation.campaign import Failure, run_all
+from tests.simulation.many import Failure, run_all
 from tests.simulation.run import run
 from tests.simulation.scenario import SETS, scenario_of
 from tests.simulation.shrink import shrink, story

@@ -215,7 +215,7 @@ class Broker:
 
     def _pump(self, session: _Session) -> None:
         client = session.client
-        # A message may be committed long before its turn: the record is twice as long as what is under way.
+        # The record holds twice as much as is under way: a message may be committed long before its turn to be acknowledged.
         most = self.habits.circle // 4
         while client is not None and session.waiting and len(session.under_way) < min(client.receive_maximum, most):
             item = session.waiting.popleft()
