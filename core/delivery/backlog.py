@@ -289,7 +289,8 @@ class Backlog:
         dispatch, number = self._dispatch, delivery.stored or 0
         if fault in WAITED_OUT:
             delivery.attempt -= 1
-            if is_unreachable(error) or dispatch.circuits.refused(delivery, error) is not None:
+            waits = is_unreachable(error) or dispatch.circuits.refused(delivery, error) is not None
+            if waits and not await dispatch.outage.is_own(delivery, error):
                 route.works = False
                 return False
         elif isinstance(error, MessageError):
@@ -309,7 +310,7 @@ class Backlog:
             return False
         await dispatch.bury(delivery, error, self)
         if delivery.end is None:
-            # There are too many dead letters.
+            # There are too many dead letters, or the database is away.
             route.works = False
             return False
         if not self._in_transaction(delivery):

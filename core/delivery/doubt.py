@@ -45,6 +45,8 @@ class Doubt:
         self._tries += 1
         if self._outage.outlived(first) or (count > 1 and self._tries >= MAX_TRIES):
             self._halves = True
+        if count == 1 and self._outage.lasts(first, error):
+            return True
         if not self._halves or count > 1:
             return self._halves
         self._alone += 1

@@ -120,7 +120,7 @@ class Engine:
         acknowledgements = Acknowledgements(options.link.acknowledge, options.identity)
         window = Window(self.ledger, acknowledgements, options.link, options.receive_maximum)
         database = options.database
-        outage = Outage(log) if database is None else Outage(log, lambda: database.answers)
+        outage = Outage(log) if database is None else Outage(log, lambda: database.answers, database.ping)
         backlog = options.backlog.place
         burial = Burial(options.dead_letters, options.last_resort, backlog, options.client_id, options.limits)
         self.dispatch = Dispatch(

@@ -11,7 +11,7 @@ from core.database.fault import Fault, fault_of, is_unreachable
 from core.errors import DeadLettersFullError, HandlerTimeoutError, MalformedError, NotYet
 from core.handling.end import End
 from core.handling.failures.failure_log import FailureLog
-from core.handling.failures.outcome import Bury, Done, RetryAfter, decide
+from core.handling.failures.outcome import WAITED_OUT, Bury, Done, RetryAfter, decide
 from core.handling.failures.retry_pauses import RetryPauses
 from core.middleware import Passed
 
@@ -129,7 +129,9 @@ class Dispatch:
                 delivery.attempt -= 1
             else:
                 await self.bury(delivery, error, alone)
-                return
+                if delivery.end is not None:
+                    return
+                delivery.attempt -= 1
 
     def policy(self, delivery: Delivery) -> Retry:
         """Return the retry policy that holds for ``delivery``."""
@@ -142,6 +144,8 @@ class Dispatch:
         """
         alone = fault is Fault.SCHEMA or (fault is Fault.INFRASTRUCTURE and self.outage.outlived(delivery))
         if not alone or is_unreachable(error):
+            if await self.outage.is_own(delivery, error):
+                return False
             await self.outage.sit_out(delivery, error)
             return True
         self.outage.leave(delivery)
@@ -209,7 +213,8 @@ class Dispatch:
     async def bury(self, delivery: Delivery, error: BaseException, alone: Alone | None) -> None:
         """Store ``delivery`` as a dead letter. Wait out an outage of the storage.
 
-        Where there are too many dead letters, its route stands, and it waits on disk. It has no end if it did so before.
+        Where there are too many dead letters, its route stands, and it waits on disk. It has no end if it did so before, or
+        where ``error`` is a fault of the infrastructure that keeps it from being stored as well.
         """
         self.outage.leave(delivery)
         dropped = _why_dropped(delivery, error)
@@ -237,6 +242,9 @@ class Dispatch:
                 continue
             except Exception as refusal:  # noqa: BLE001 - the message waits until it is stored somewhere
                 await self.outage.sit_out(delivery, refusal)
+                if fault_of(error) in WAITED_OUT:
+                    # Not even this can be stored, so that the fault is not the message's own after all.
+                    return
                 continue
             self.outage.answered(delivery)
             if alone is not None:

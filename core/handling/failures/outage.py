@@ -7,13 +7,20 @@ from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from core.errors import BrokerUnreachableError, CounterUnreachableError, one_line
+from core.database.fault import Fault, fault_of, is_patient, is_unreachable
+from core.errors import (
+    BrokerUnreachableError,
+    CounterUnreachableError,
+    DatabaseTimeoutError,
+    DatabaseUnreachableError,
+    one_line,
+)
 from core.handling.delivery import Refusals
 from core.retry import Pauses
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from core.handling.delivery import Delivery
 
@@ -25,8 +32,16 @@ REMIND_EVERY = 60.0
 """Seconds between two log lines while an outage lasts."""
 
 
+PATIENCE = 60.0
+"""Seconds after which a fault that one message meets counts as its own, if the database answers a ping."""
+
+
 def _nothing() -> int:
     return 0
+
+
+async def _no_ping() -> None:
+    raise DatabaseUnreachableError("there is no database")
 
 
 class Outage:
@@ -38,11 +53,18 @@ class Outage:
 
     - ``log``: gets a line when the second run fails, one a minute, and one when the outage ends.
     - ``answers``: counts what the database has answered so far. A message that does not use the database proves nothing.
+    - ``ping``: raises an exception if the database does not answer.
     """
 
-    def __init__(self, log: logging.Logger, answers: Callable[[], int] = _nothing) -> None:
+    def __init__(
+        self,
+        log: logging.Logger,
+        answers: Callable[[], int] = _nothing,
+        ping: Callable[[], Awaitable[None]] = _no_ping,
+    ) -> None:
         self._log = log
         self._answers = answers
+        self._ping = ping
         self._trying: Delivery | None = None
         self._waiting: deque[tuple[Delivery, asyncio.Future[None]]] = deque()
         self._pauses = Pauses(FIRST_PAUSE, MAX_PAUSE, jitter=0.25)
@@ -104,6 +126,27 @@ class Outage:
     def outlived(self, delivery: Delivery) -> bool:
         """Return whether the database has answered others since ``delivery`` met a fault of the infrastructure."""
         return delivery.refusals is not None and self._answers() > delivery.refusals.answers
+
+    def lasts(self, delivery: Delivery, error: BaseException) -> bool:
+        """Return whether ``delivery`` has met faults such as ``error`` for so long that they may be its own.
+
+        Somebody else's lock, and a database that cannot be reached or hangs, are waited for without end.
+        """
+        refusals = delivery.refusals
+        if refusals is None or monotonic() - refusals.since < PATIENCE:
+            return False
+        hangs = isinstance(error, DatabaseTimeoutError) or is_unreachable(error) or is_patient(error)
+        return not hangs and fault_of(error) is Fault.INFRASTRUCTURE
+
+    async def is_own(self, delivery: Delivery, error: BaseException) -> bool:
+        """Return whether ``error`` is the fault of ``delivery`` alone: it lasts, while the database answers a ping."""
+        if not self.lasts(delivery, error):
+            return False
+        try:
+            await self._ping()
+        except Exception:  # noqa: BLE001 - whatever it raises, the database does not answer
+            return False
+        return True
 
     def answered(self, delivery: Delivery) -> None:
         """Record that ``delivery`` met no fault of the infrastructure.
