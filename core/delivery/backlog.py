@@ -41,6 +41,8 @@ FIRST_PAUSE = 1.0
 """Seconds before the first try of a route that stands."""
 MAX_PAUSE = 30.0
 """Seconds between two tries at the most."""
+MAX_STOPPING = 5.0
+"""Seconds that a stop waits for the messages that run."""
 SHORT = 0.02
 """Seconds until the disk is looked at again, where something is on its way to it, or is due soon."""
 REMIND_EVERY = 60.0
@@ -154,6 +156,7 @@ class Backlog:
         self._ledger = ledger
         self._tasks: set[asyncio.Task[None]] = set()
         self._started = False
+        self._stopping = asyncio.Event()
         dispatch.circuits.when_opened(self._begin)
 
     async def load(self) -> None:
@@ -169,12 +172,15 @@ class Backlog:
             self._begin(circuit)
 
     async def stop(self) -> None:
-        """Stop trying. What waits stays on the disk."""
+        """Finish the messages that run, and stop trying. What waits stays on the disk."""
         self._started = False
-        for task in self._tasks:
-            task.cancel()
+        self._stopping.set()
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            _, late = await asyncio.wait(self._tasks, timeout=MAX_STOPPING)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
 
     def _begin(self, circuit: Circuit) -> None:
         if self._started:
@@ -185,10 +191,13 @@ class Backlog:
     async def _work(self, route: _Route) -> None:
         """Try ``route``, and handle what waits, until nothing does."""
         circuit = route.circuit
-        while True:
+        while not self._stopping.is_set():
             if not route.works:
                 self._remind(route)
-                await asyncio.sleep(route.pauses.next())
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(route.pauses.next()):
+                        await self._stopping.wait()
+                        return
             stored = circuit.stored
             try:
                 left = await self._pass(route)
@@ -221,6 +230,8 @@ class Backlog:
         while found := await place.read(after=after, most=PAGE, route=route.circuit.name):
             after = found[-1].id
             for stored in found:
+                if self._stopping.is_set():
+                    return True
                 delivery = route.failing.get(stored.id) or self._delivery(stored)
                 key = self._key(delivery)
                 if this.takes(stored.id, key):

@@ -92,6 +92,8 @@ def test_the_environment_goes_before_the_file_and_the_file_before_the_default(
         ("RETRY_FACTOR", "0.5"),
         ("RETRY_MOST", "x"),
         ("DEAD_LETTER_MAX", "0"),
+        ("DEAD_LETTER_MAX_BYTES", "0"),
+        ("BREAKER_AFTER", "-1"),
         ("DEDUP_KEEP", "0"),
         ("RATE_LIMIT_URL", "memcached://h"),
         ("LOG_LEVEL", "loud"),

@@ -26,6 +26,8 @@ class Promise:
         self._scenario = scenario
         self._server = server
         self._disk = disk
+        # What somebody has dropped of the dead letters, by message identifier: topic, properties and body.
+        self.dropped: dict[str, tuple[str, Any, bytes]] = {}
         self._acknowledged: Counter[int] = Counter()
         self._by_number = {message.n: message for message in scenario.messages}
         kinds = {fault.kind for fault in scenario.faults}
@@ -54,7 +56,7 @@ class Promise:
 
     def waits(self) -> bool:
         """Return whether messages wait on disk for a route that stands, and may hope to be handled."""
-        return self._scenario.dead_letter_max > len(self._scenario.messages) and self._one("SELECT 1 FROM routemq_backlog")
+        return self._one("SELECT 1 FROM routemq_backlog")
 
     def turned(self, workers: list[Worker]) -> None:
         """Check what holds between two turns of the event loop."""
@@ -143,8 +145,8 @@ class Promise:
     def _by_bodies(self, broker: Broker) -> None:
         rows = Counter(self._all("SELECT topic, value FROM readings WHERE part = ?", WHOLE))
         letters: Counter[tuple[str, bytes]] = Counter()
-        for table in ("routemq_dead_letters", "routemq_backlog"):
-            letters.update((topic, bytes(body)) for topic, body in self._all(f"SELECT topic, body FROM {table}"))
+        letters.update((topic, bytes(body)) for topic, _, body in self._buried())
+        letters.update((topic, bytes(body)) for topic, body in self._all("SELECT topic, body FROM routemq_backlog"))
         letters.update((letter.topic, letter.body) for letter in self._disk.letters)
         groups: dict[tuple[str, bytes], list[Device]] = {}
         for message in self._scenario.messages:
@@ -197,18 +199,15 @@ class Promise:
     # -- where things are ----------------------------------------------------------------------------------------------
 
     def _waiting(self) -> Counter[int]:
-        return self._numbers_in("routemq_backlog")
+        return _numbers([properties for (properties,) in self._all("SELECT properties FROM routemq_backlog")])
 
-    def _numbers_in(self, table: str) -> Counter[int]:
-        found: Counter[int] = Counter()
-        for (properties,) in self._all(f"SELECT properties FROM {table}"):
-            n = number_of(json.loads(properties) if properties else None)
-            if n is not None:
-                found[n] += 1
-        return found
+    def _buried(self) -> list[tuple[str, Any, bytes]]:
+        stored = self._all("SELECT message_id, topic, properties, body FROM routemq_dead_letters")
+        there = {name: (topic, properties, body) for name, topic, properties, body in stored}
+        return list((self.dropped | there).values())
 
     def _letters(self) -> Counter[int]:
-        found = self._numbers_in("routemq_dead_letters")
+        found = _numbers([properties for _, properties, _ in self._buried()])
         for letter in self._disk.letters:
             n = number_of(letter.properties)
             if n is not None:
@@ -216,10 +215,7 @@ class Promise:
         return found
 
     def _unnumbered_letters(self) -> int:
-        kept = [
-            properties and json.loads(properties)
-            for (properties,) in self._all("SELECT properties FROM routemq_dead_letters")
-        ]
+        kept = [properties and json.loads(properties) for _, properties, _ in self._buried()]
         kept += [letter.properties for letter in self._disk.letters]
         return sum(number_of(properties) is None for properties in kept)
 
@@ -233,3 +229,13 @@ class Promise:
         broken = f"{name}: {what}"
         if broken not in self.broken:
             self.broken.append(broken)
+
+
+def _numbers(stored: list[Any]) -> Counter[int]:
+    """Return how often the properties that are ``stored`` carry each number."""
+    found: Counter[int] = Counter()
+    for properties in stored:
+        n = number_of(json.loads(properties) if properties else None)
+        if n is not None:
+            found[n] += 1
+    return found

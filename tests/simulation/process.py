@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -96,6 +97,7 @@ class Worker:
         self.kept_connections = 0
         self._database: Database | None = None
         self._records: list[Any] = []
+        self._dropping: list[asyncio.Task[None]] = []
         self._publisher: Publisher | None = None
         self._ended = ended
         self._stop = asyncio.Event()
@@ -189,6 +191,21 @@ class Worker:
         error = None if task.cancelled() else task.exception()
         self._ended(self, error)
 
+    def drop_letters(self, dropped: dict[str, tuple[str, Any, bytes]]) -> None:
+        """Delete all dead letters, and add them to ``dropped``. Do nothing where the database does not answer."""
+
+        async def drop() -> None:
+            assert self._database is not None
+            letters = DeadLetterTable(self._database.begin, 1)
+            with suppress(Exception):
+                found = await letters.read()
+                for one in found:
+                    properties = None if one.letter.properties is None else json.dumps(one.letter.properties)
+                    dropped[str(one.letter.message_id)] = one.letter.topic, properties, one.letter.body
+                await letters.remove([one.id for one in found])
+
+        self._dropping.append(self.loop.create_task(drop()))
+
     # -- what is done to it --------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
@@ -215,6 +232,7 @@ class Worker:
         # SQLAlchemy would complain of connections that nobody gave back, at whatever time they are freed.
         for record in self._records:
             record.dbapi_connection = None
+        self._dropping.clear()
 
 
 def _connector(options: ConnectOptions, client_id: str, *, clean: bool) -> Connect:

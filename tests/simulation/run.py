@@ -33,6 +33,8 @@ PATIENCE = 180.0
 """Seconds after the last fault by which every message must have its end."""
 SLOW = 75.0
 """Seconds more for each message whose handler is cut off at its deadline, and which may hold up the others of its key."""
+DROPS_AFTER = 20.0
+"""Seconds after which somebody drops dead letters where there may be few of them."""
 RESTART = 5.0
 """Seconds after which a process that ended by itself is started again."""
 STOPPING = 60.0
@@ -116,6 +118,8 @@ class Run:
             world.at(message.at, self._publish, message)
         for fault in scenario.faults:
             world.at(fault.at, self._cause, fault)
+        if scenario.dead_letter_max < len(scenario.messages):
+            world.at(self._faults_end + DROPS_AFTER, self._drop_letters)
         self._start()
         slow = sum(message.kind == "slow" for message in scenario.messages)
         limit = self._faults_end + PATIENCE + SLOW * slow
@@ -187,6 +191,15 @@ class Run:
         if worker.loop in self.world.loops:
             self.world.loops.remove(worker.loop)
         self.world.after(seconds, self._start)
+
+    def _drop_letters(self) -> None:
+        """Let somebody look at the dead letters, and drop them, so that there is room for others."""
+        worker = self._worker
+        if self._ending:
+            return
+        if worker is not None and worker.engine is not None:
+            worker.drop_letters(self._promise.dropped)
+        self.world.after(DROPS_AFTER, self._drop_letters)
 
     # -- faults --------------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,8 @@ import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from core.session.identity import PROBE_TOPICS
+
 
 def variable(number: int) -> bytes:
     """Return a variable byte integer."""
@@ -83,6 +85,9 @@ class HostileBroker:
             writer.write(b"\x20" + bytes([2 + len(none)]) + b"\0\0" + none)
         elif kind == 0x80:
             writer.write(b"\x90" + bytes([3 + len(none)]) + rest[:2] + none + b"\x01")
+            if PROBE_TOPICS.encode() in rest:
+                # The worker asks what the identifiers of this broker prove, and gets no answer.
+                return True
             for packet in list(self._sends.values()):
                 writer.write(packet)
                 await writer.drain()

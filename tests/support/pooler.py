@@ -46,7 +46,6 @@ class _Server(NamedTuple):
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
-    parameters: bytes
 
 
 class TransactionPooler:
@@ -58,6 +57,8 @@ class TransactionPooler:
         self._size = size
         self._free: deque[_Server] = deque()
         self._freed = asyncio.Condition()
+        # What a server says of itself, which a client is told although all servers are busy.
+        self._parameters = b""
         self._clients = TcpServer(self._serve)
         self.url = ""
 
@@ -86,7 +87,8 @@ class TransactionPooler:
             if said.kind == b"S":
                 parameters += said.data
             if said.kind == b"Z":
-                return _Server(reader, writer, parameters)
+                self._parameters = parameters
+                return _Server(reader, writer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not await self._greet(reader, writer):
@@ -129,12 +131,9 @@ class TransactionPooler:
             said = f"unsupported startup parameter: {unknown.pop()}"
             writer.write(message(b"E", f"SFATAL\0C08P01\0M{said}\0\0".encode()))
             return False
-        writer.write(message(b"R", (0).to_bytes(4)) + self._parameters())
+        writer.write(message(b"R", (0).to_bytes(4)) + self._parameters)
         writer.write(message(b"K", secrets.token_bytes(8)) + message(b"Z", b"I"))
         return True
-
-    def _parameters(self) -> bytes:
-        return next((server.parameters for server in self._free), b"")
 
     async def _transaction(
         self, first: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: _Server

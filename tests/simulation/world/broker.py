@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from tests.simulation.world.loop import World
     from tests.simulation.world.network import Link, Network
 
+OF_A_CLIENT = -1
+"""The number of a message that a client has published, not a device."""
 TAKEN_OVER = mqtt5.DisconnectPacket(reason_code=mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER).write()
 
 
@@ -147,12 +149,15 @@ class Broker:
             item = session.under_way.pop(packet.packet_id, None)
             if item is not None:
                 self.world.tell("broker", f"gets PUBACK {packet.packet_id} of message {item.n}")
-                self.acknowledged(item)
+                if item.n != OF_A_CLIENT:
+                    self.acknowledged(item)
                 self._pump(session)
         elif isinstance(packet, mqtt5.PublishPacket):
             self.published.append((packet.topic, bytes(packet.payload)))
             if packet.packet_id is not None:
                 link.send(mqtt5.PubAckPacket(packet.packet_id).write())
+            qos = int(packet.packet_id is not None)
+            self.publish(Item(OF_A_CLIENT, packet.topic, bytes(packet.payload), {}, qos))
         elif isinstance(packet, mqtt5.SubscribePacket):
             session.filters.update(one.pattern for one in packet.topic_filters)
             granted = [mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE] * len(packet.topic_filters)
