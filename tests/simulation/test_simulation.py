@@ -139,7 +139,7 @@ def test_a_seed_that_fails_becomes_a_short_story(monkeypatch: pytest.MonkeyPatch
 # -- what was found stays mended -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("of", "seed"), [("publishing", 62), ("publishing", 87)])
+@pytest.mark.parametrize(("of", "seed"), [("publishing", 62), ("publishing", 87), ("numbers", 821)])
 def test_a_seed_that_once_failed(of: str, seed: int) -> None:
     assert not run(scenario_of(seed, SETS[of])).broken
 

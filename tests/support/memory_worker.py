@@ -51,6 +51,7 @@ class WorkerOptions(TypedDict, total=False):
     - ``exactly_once``: whether the engine has the configured database, as in the application.
     - ``dead_letters``: the place for dead letters. Otherwise the table of the database, or a list where there is none.
     - ``limits``: of bodies.
+    - ``session``: brings the messages. Otherwise one with the broker in memory.
     - ``publisher``: publishes what handlers publish. Otherwise one on the broker in memory.
     - ``backlog``: where messages wait for routes that stand. Nowhere, so that none stands.
     - ``breaker_after``: how many messages have to fail until their route stands.
@@ -63,6 +64,7 @@ class WorkerOptions(TypedDict, total=False):
     exactly_once: bool
     dead_letters: DeadLetters
     limits: Limits
+    session: Session
     publisher: Publisher
     backlog: Store
     breaker_after: int
@@ -76,7 +78,9 @@ class MemoryWorker:
         router.freeze()
         self.broker = options.get("broker") or MemoryBroker()
         self.dead_letters, self.last_resort = Collected(), Collected()
-        self.session = Session(self.broker.connector("worker", receive_maximum=limit), "memory", router.subscriptions())
+        self.session = options.get("session") or Session(
+            self.broker.connector("worker", receive_maximum=limit), "memory", router.subscriptions()
+        )
         self.publisher = options.get("publisher") or Publisher(
             self.broker.connector("publisher", clean_start=True), "memory"
         )
