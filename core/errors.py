@@ -246,7 +246,14 @@ class HandlerTimeoutError(RouteMQError):
 
 
 class RouteStandsError(RouteMQError):
-    """A route takes no messages, because all of them fail. They wait on disk until one succeeds."""
+    """A route takes no messages, because all of them fail. They wait on disk until one succeeds.
+
+    ``kind`` is that of their errors. It is empty where the database refuses them.
+    """
+
+    def __init__(self, reason: str, kind: str = "") -> None:
+        super().__init__(reason)
+        self.kind = kind
 
 
 class DeadLettersFullError(RouteMQError):

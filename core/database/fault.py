@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from enum import Enum
+from typing import Any
 
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -153,6 +154,12 @@ def is_unreachable(error: BaseException) -> bool:
 def is_patient(error: BaseException) -> bool:
     """Return whether ``error`` says that somebody else holds a lock, which ends by itself, however long it takes."""
     return getattr(getattr(error, "orig", error), "sqlstate", None) in _LOCKED
+
+
+def kind_of(error: BaseException) -> str:
+    """Return what two errors of one kind have in common: the class, and the SQLSTATE where there is one."""
+    original: Any = getattr(error, "orig", None)
+    return f"{type(error).__qualname__} {getattr(original, 'sqlstate', None) or ''}".rstrip()
 
 
 def can_heal(error: BaseException) -> bool:

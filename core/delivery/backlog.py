@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from core.database import transaction
 from core.database.fault import Fault, fault_of, is_unreachable
 from core.database.unit_of_work import UnitOfWork
-from core.errors import MessageError, one_line
+from core.errors import MessageError, RouteStandsError, one_line
 from core.handling.end import End
 from core.handling.failures.outcome import WAITED_OUT, Bury, Done, RetryAfter, decide
 from core.handling.replay import delivery_of
@@ -162,8 +162,11 @@ class Backlog:
     async def load(self) -> None:
         """Have each route stand that left messages on the disk. Raise what the storage raises."""
         if self._store.place is not None:
-            for name, count in (await self._store.place.routes()).items():
-                self._dispatch.circuits.stand(name, f"{count:,} of its messages have waited since an earlier start")
+            place = self._store.place
+            for name, count in (await place.routes()).items():
+                kind = (await place.latest(most=1, route=name))[0].letter.error
+                why = f"{count:,} of its messages have waited since an earlier start"
+                self._dispatch.circuits.stand(name, why, "" if kind == RouteStandsError.__qualname__ else kind)
 
     def start(self) -> None:
         """Start to try the routes that stand."""
@@ -306,7 +309,7 @@ class Backlog:
                 return False
         elif isinstance(error, MessageError):
             pass
-        elif not route.works and dispatch.circuits.after:
+        elif not route.works and dispatch.circuits.is_why(route.circuit, error):
             # It stands because of such failures, which are no fault of this message.
             delivery.attempt -= 1
             return False

@@ -54,10 +54,11 @@ def _letters() -> list[Column[Any]]:
     ]
 
 
-dead_letters = Table("routemq_dead_letters", metadata, *_letters())
+# A number that was deleted is not used again: whoever has read it would take another message for it.
+dead_letters = Table("routemq_dead_letters", metadata, *_letters(), sqlite_autoincrement=True)
 """Messages that cannot be handled."""
 
-backlog = Table("routemq_backlog", metadata, *_letters())
+backlog = Table("routemq_backlog", metadata, *_letters(), sqlite_autoincrement=True)
 """Messages that wait for a route that stands."""
 
 sessions = Table(

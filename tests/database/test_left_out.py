@@ -21,6 +21,8 @@ from core.records.tables import metadata
 from core.router import Router
 from tests.support.memory_worker import running
 
+pytestmark = pytest.mark.case(12)
+
 _registry = registry()
 
 

@@ -20,6 +20,8 @@ from tests.support.memory_worker import running
 from tests.support.models import Meter, Plain
 from tests.support.waiting import soon
 
+pytestmark = pytest.mark.case(12)
+
 
 @pytest.fixture(autouse=True)
 async def tables(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +173,6 @@ async def test_a_task_that_outlives_its_transaction_is_no_part_of_it() -> None:
 # -- in handlers -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.case(12)
 @pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
 async def test_two_sessions_in_one_handler_wait_for_nobody(delivery: Literal["at_least_once", "exactly_once"]) -> None:
     router = Router()

@@ -30,6 +30,8 @@ from tests.support.memory_worker import MemoryWorker, running
 from tests.support.models import Meter, Plain
 from tests.support.waiting import soon, until
 
+pytestmark = pytest.mark.case(10)
+
 Delivery = Literal["at_least_once", "at_most_once"]
 
 

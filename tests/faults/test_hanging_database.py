@@ -26,6 +26,8 @@ from tests.support.models import Meter, Plain
 from tests.support.postgres import fetch, postgres
 from tests.support.waiting import soon, until
 
+pytestmark = pytest.mark.case(4)
+
 LIMIT = 0.5
 TIMEOUT = 6
 """Of the handlers, in seconds. The database hangs for longer."""

@@ -16,6 +16,8 @@ from tests.support.stream import MODEL
 from tests.support.waiting import until
 from tests.support.worker import Project, Projects, Publishers, Worker
 
+pytestmark = pytest.mark.case(2)
+
 ROUTER = """
 import asyncio
 from pathlib import Path

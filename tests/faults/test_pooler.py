@@ -22,6 +22,8 @@ from tests.support.pooler import PgBouncer, TransactionPooler
 from tests.support.postgres import fetch, postgres
 from tests.support.worker import Projects
 
+pytestmark = pytest.mark.case(8)
+
 NUMBER = 300
 MISSING = pytest.mark.skipif(PgBouncer.PROGRAM is None, reason="PgBouncer is not installed (apt-get install pgbouncer)")
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from tests.simulation.scenario import Device, Fault, Scenario
 
-PATIENCE = 180.0
+PATIENCE = 240.0
 """Seconds after the last fault by which every message must have its end."""
 SLOW = 75.0
 """Seconds more for each message whose handler is cut off at its deadline, and which may hold up the others of its key."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from core.codecs.plain import json_ready
 from core.database.fault import Fault, fault_of
-from core.errors import DeadLettersFullError, NoRouteError, SchemaError, one_line
+from core.errors import DeadLettersFullError, NoRouteError, RouteStandsError, SchemaError, one_line
 from core.records.dead_letters import DeadLetter
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Burial:
             retain=message.retain,
             properties=json_ready(message.properties) if message.properties else None,
             route=delivery.route.name if delivery.route else None,
-            error=type(error).__qualname__,
+            error=(isinstance(error, RouteStandsError) and error.kind) or type(error).__qualname__,
             # The message of an exception may hold a NUL, which PostgreSQL's text cannot.
             reason=self._reason(delivery, error).replace("\0", "\\x00"),
             traceback=frames,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from core.database.fault import is_patient
+from core.database.fault import is_patient, kind_of
 from core.errors import MessageError, RouteStandsError, one_line
 from core.handling.delivery import Refusals
 
@@ -31,7 +31,7 @@ class Circuit:
 
     - ``name``: the route's name.
     - ``done``: how many of its messages were done.
-    - ``failed``: how many failed for good since, all with the error that ``kind`` stands for.
+    - ``failed``: how many failed for good since, all with errors of one ``kind``.
     - ``refused``: how many runs the database refused since.
     - ``storing``: how many messages are on their way to the disk, where they wait.
     - ``stored``: how many have arrived there.
@@ -45,7 +45,7 @@ class Circuit:
         self.name = name
         self.done = 0
         self.failed = 0
-        self.kind: object = None
+        self.kind = ""
         self.refused = 0
         self.storing = 0
         self.stored = 0
@@ -100,13 +100,17 @@ class Circuits:
         if isinstance(error, MessageError) or not self.after or not self.stores:
             return False
         circuit = self._circuit(name_of(delivery))
-        kind = _kind(error)
+        kind = kind_of(error)
         circuit.failed = circuit.failed + 1 if circuit.kind == kind else 1
         circuit.kind = kind
         if circuit.failed <= self.after:
             return False
-        self.stand(circuit.name, f"its last {self.after} messages have failed with {one_line(error)}")
+        self.stand(circuit.name, f"its last {self.after} messages have failed with {one_line(error)}", kind)
         return True
+
+    def is_why(self, circuit: Circuit, error: BaseException) -> bool:
+        """Return whether the route of ``circuit`` stands because of failures such as ``error``."""
+        return bool(self.after) and circuit.failed > self.after and circuit.kind == kind_of(error)
 
     def refused(self, delivery: Delivery, error: BaseException) -> float | None:
         """Record that the database refused the run of ``delivery`` with ``error``, while it answers others.
@@ -129,13 +133,15 @@ class Circuits:
             self.stand(circuit.name, f"the database refuses its messages: {one_line(error)}")
         return refusals.pauses.next()
 
-    def stand(self, name: str, why: str) -> None:
-        """Have the route named ``name`` stand, because of ``why``."""
+    def stand(self, name: str, why: str, kind: str = "") -> None:
+        """Have the route named ``name`` stand, because of ``why``: failures of ``kind``, where there is one."""
         circuit = self._circuit(name)
         if circuit.since is not None or not self.stores:
             return
+        if kind:
+            circuit.kind, circuit.failed = kind, self.after + 1
         circuit.since = monotonic()
-        circuit.why = RouteStandsError(f"route {name} stands, because {why}")
+        circuit.why = RouteStandsError(f"route {name} stands, because {why}", circuit.kind if kind else "")
         self.standing[name] = circuit
         log.error("%s. Its messages wait on disk, in order, and one at a time is tried; all other routes go on", circuit.why)
         for call in self._opened:
@@ -163,9 +169,3 @@ class Circuits:
 def name_of(delivery: Delivery) -> str:
     """Return the name of the route that takes ``delivery``. Return an empty one where none does."""
     return delivery.route.name if delivery.route is not None else ""
-
-
-def _kind(error: BaseException) -> object:
-    """Return what two errors of one kind have in common."""
-    original: Any = getattr(error, "orig", None)
-    return type(error), type(original), getattr(original, "sqlstate", None)

@@ -7,7 +7,7 @@ from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from core.database.fault import Fault, fault_of, is_patient, is_unreachable
+from core.database.fault import Fault, fault_of, is_patient, is_unreachable, kind_of
 from core.errors import (
     BrokerUnreachableError,
     CounterUnreachableError,
@@ -34,6 +34,10 @@ REMIND_EVERY = 60.0
 
 PATIENCE = 60.0
 """Seconds after which a fault that one message meets counts as its own, if the database answers a ping."""
+
+
+SHORT_PATIENCE = 2.0
+"""The same for faults of a kind that turned out to be a message's own before."""
 
 
 def _nothing() -> int:
@@ -73,6 +77,8 @@ class Outage:
         self._what = ""
         self._answered = 0
         self._told = False
+        # The kind of the last fault that was a message's own.
+        self._own = ""
         self.active = False
 
     async def over(self, delivery: Delivery) -> None:
@@ -133,7 +139,10 @@ class Outage:
         Somebody else's lock, and a database that cannot be reached or hangs, are waited for without end.
         """
         refusals = delivery.refusals
-        if refusals is None or monotonic() - refusals.since < PATIENCE:
+        if refusals is None:
+            return False
+        patience = SHORT_PATIENCE if kind_of(error) == self._own else PATIENCE
+        if monotonic() - refusals.since < patience:
             return False
         hangs = isinstance(error, DatabaseTimeoutError) or is_unreachable(error) or is_patient(error)
         return not hangs and fault_of(error) is Fault.INFRASTRUCTURE
@@ -146,6 +155,7 @@ class Outage:
             await self._ping()
         except Exception:  # noqa: BLE001 - whatever it raises, the database does not answer
             return False
+        self._own = kind_of(error)
         return True
 
     def answered(self, delivery: Delivery) -> None:

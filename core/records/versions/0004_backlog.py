@@ -1,4 +1,4 @@
-"""Messages of routes that stand wait in a table of their own."""
+"""Messages of routes that stand wait in a table of their own. Numbers of dead letters are not used again, on SQLite either."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,6 +8,10 @@ down_revision = "0003_generations"
 
 
 def upgrade() -> None:
+    if op.get_bind().dialect.name == "sqlite":
+        kept = {"sqlite_autoincrement": True}
+        with op.batch_alter_table("routemq_dead_letters", recreate="always", table_kwargs=kept):
+            pass
     if sa.inspect(op.get_bind()).has_table("routemq_backlog"):
         return
     op.create_table(
@@ -27,6 +31,7 @@ def upgrade() -> None:
         sa.Column("last_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("client_id", sa.Text, nullable=False),
         sa.Column("message_id", sa.Text, index=True, unique=True),
+        sqlite_autoincrement=True,
     )
 
 
