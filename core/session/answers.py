@@ -9,7 +9,7 @@ from itertools import count
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from core.errors import ConnectionLostError, RequestError, RequestTimeoutError
+from core.errors import BrokerUnreachableError, ConnectionLostError, RequestError, RequestTimeoutError
 from core.mqtt.message import Properties
 from core.mqtt.topics import matches
 from core.session.filters import Filters
@@ -58,6 +58,7 @@ class Answers:
         self._lines: dict[str, _Line] = {}
         self._told_at = 0.0
         self._told = 0
+        self._connected_at = 0.0
 
     @property
     def waiting(self) -> int:
@@ -79,6 +80,7 @@ class Answers:
 
     def connected(self, connack: Connack) -> None:
         """Subscribe again on the new connection."""
+        self._connected_at = monotonic()
         self._filters.connected()
 
     def disconnected(self) -> None:
@@ -126,7 +128,8 @@ class Answers:
     async def ask(self, publication: Publication, *, timeout: float, reply: str | None) -> Message:
         """Publish, and return the answer. See ``core.request.request``.
 
-        Raise RequestTimeoutError where none has come within ``timeout`` seconds in all.
+        Raise RequestTimeoutError where none has come within ``timeout`` seconds in all. Its cause is a
+        BrokerUnreachableError if the device had less than half of that time, as there was no connection.
         """
         try:
             async with asyncio.timeout(timeout), self._slots:
@@ -134,7 +137,9 @@ class Answers:
                     return await self._by_response_topic(publication)
                 return await self._by_filter(publication, reply)
         except TimeoutError:
-            raise RequestTimeoutError(f"no answer from {publication.topic!r} within {timeout:g} s") from None
+            stood = monotonic() - self._connected_at if self._session.stands else 0.0
+            away = BrokerUnreachableError("there was no connection to the broker") if stood < timeout / 2 else None
+            raise RequestTimeoutError(f"no answer from {publication.topic!r} within {timeout:g} s") from away
 
     async def _by_response_topic(self, publication: Publication) -> Message:
         properties = publication.properties or {}

@@ -14,9 +14,11 @@ from core.context import Context
 from core.database.current import configured
 from core.handling.failures import outage
 from core.model import Model
+from core.mqtt.message import Message, Properties
 from core.mqtt.publication import Publication
 from core.publisher import Publisher, publish, use_publisher
 from core.records.tables import metadata
+from core.request import request
 from core.router import Router
 from core.session import session
 from core.transport.connect import connector
@@ -135,6 +137,45 @@ async def test_messages_wait_for_the_broker(
     rows = [int(serial.partition("/")[0]) for (serial,) in await fetch(database, "SELECT serial FROM meters")]
     assert set(rows) == set(range(MESSAGES))
     assert how.get("atomic") is False or len(rows) == MESSAGES
+
+
+async def test_messages_that_ask_devices_wait_for_the_broker(
+    mosquitto: Mosquitto, publisher: Publisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    router = Router()
+    answers: list[Any] = []
+
+    @router.on("t/<n>", timeout=10 * TIMEOUT)
+    async def ask(context: Context[Any]) -> None:
+        answers.append(await request("device", context["payload"], timeout=2 * TIMEOUT))
+
+    def answer(message: Message) -> None:
+        assert message.properties is not None
+        told = Properties(correlation_data=message.properties["correlation_data"])
+        reply = Publication(message.properties["response_topic"], message.body, 1, properties=told)
+        answering.append(asyncio.create_task(device.publish(reply)))
+
+    answering: list[asyncio.Task[None]] = []
+    recorder = Recorder()
+    recorder.receive = answer  # type: ignore[method-assign]
+    device = session.Session(connector(options(mosquitto.url)), mosquitto.url, [Subscription("device", 1)])
+    device.start(recorder)
+    await soon(device.connected())
+    async with running(router, publisher=publisher) as worker:
+        await asyncio.to_thread(mosquitto.stop)
+        for number in range(5):
+            await worker.send(f"t/{number}", b"%d" % number)
+        await asyncio.sleep(6 * TIMEOUT)
+        assert (worker.ledger.done, worker.ledger.dead_lettered) == (0, 0)
+        await asyncio.to_thread(mosquitto.start)
+        await soon(device.connected())
+        await soon(worker.settled(), 30)
+        assert (worker.ledger.done, worker.ledger.dead_lettered) == (5, 0)
+    assert set(answers) == set(range(5))
+    assert "the broker does not answer. Messages wait, unacknowledged" in caplog.text
+    assert "the database" not in caplog.text
+    await asyncio.gather(*answering)
+    await device.stop()
 
 
 async def test_a_handler_that_is_slow_beside_the_broker_is_cut_off_for_good(

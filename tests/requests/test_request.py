@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from core.database.fault import Fault, fault_of
 from core.errors import ConnectionLostError, RequestError, RequestTimeoutError, TopicError
 from core.publisher import Publisher, publish, use_publisher
 from core.request import request
@@ -91,8 +92,9 @@ async def test_no_answer_is_an_error_in_time(devices: MakeDevices, publishing: P
     devices()
     publisher = publishing()
     began = monotonic()
-    with pytest.raises(RequestTimeoutError, match=r"^no answer from 'devices/42/commands' within 0\.3 s$"):
+    with pytest.raises(RequestTimeoutError, match=r"^no answer from 'devices/42/commands' within 0\.3 s$") as raised:
         await request("devices/42/commands", {"silent": True}, timeout=0.3)
+    assert fault_of(raised.value) is Fault.MESSAGE
     assert monotonic() - began < 2
     assert nothing_is_left(publisher)
 
@@ -103,8 +105,9 @@ async def test_where_there_is_no_broker_the_time_runs_out_too(
 ) -> None:
     publisher = publishing()
     await asyncio.to_thread(broker.stop)
-    with pytest.raises(RequestTimeoutError):
+    with pytest.raises(RequestTimeoutError) as raised:
         await request("devices/42/commands", {}, timeout=0.3, reply=reply)
+    assert fault_of(raised.value) is Fault.INFRASTRUCTURE
     assert nothing_is_left(publisher)
 
 

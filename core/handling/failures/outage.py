@@ -200,4 +200,6 @@ def _what(error: BaseException) -> str:
     """Return the name of what does not answer, for people."""
     if isinstance(error, CounterUnreachableError):
         return "the counter of rate limits"
-    return "the broker" if isinstance(error, BrokerUnreachableError) else "the database"
+    if isinstance(error, BrokerUnreachableError):
+        return "the broker"
+    return "the database" if error.__cause__ is None else _what(error.__cause__)
