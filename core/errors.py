@@ -88,7 +88,10 @@ class TransportError(RouteMQError):
 
 
 class BrokerUnreachableError(TransportError):
-    """Nothing that speaks MQTT answers at the address: unknown host, refused connection, no CONNACK in time."""
+    """Nothing that speaks MQTT answers at the address: unknown host, refused connection, no CONNACK in time.
+
+    Also a run that was cut off at its deadline while it waited for the broker, which is not its fault.
+    """
 
 
 class BrokerRefusedError(TransportError):

@@ -23,7 +23,8 @@ class Acknowledgements:
 
     After a reconnect the broker sends the unacknowledged messages again, under the packet identifiers that they had
     (MQTT 5, 4.4) and with DUP set. ``rejoin`` recognises those that are still known, so that none of them runs twice. A
-    message without DUP is a new one: it takes the identifier from the one that had it.
+    message without DUP is a new one: it takes the identifier from the one that had it. So is one that a handler could tell
+    from the known one. Of those that look the same, as many are acknowledged as have run, whichever joins which.
 
     - ``send``: sends a PUBACK for each message that it is given.
     - ``identity``: knows whether the broker's identifiers can be trusted, and hears of those that cannot.
@@ -96,7 +97,7 @@ class Acknowledgements:
         if delivery is None:
             return False
         first = delivery.message
-        same = first.topic == message.topic and first.body == message.body
+        same = first.looks_like(message)
         if not (same and message.dup):
             # Its identifier is another message's now.
             first.packet_id = 0

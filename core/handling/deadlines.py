@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from core.database.driver.waiting import waits_for_database
+from core.handling.waiting import awaited_by
 
 if TYPE_CHECKING:
     from core.handling.atomic_run import AtomicRun
     from core.handling.delivery import Delivery
+    from core.handling.waiting import Awaited
 
 # A handler that swallowed its cancellation is cancelled again after this many seconds.
 AGAIN = 1.0
@@ -20,13 +21,13 @@ class Run:
 
     - ``delivery``: the message that is handled.
     - ``part``: its part of a transaction. None where each of its calls stands by itself.
-    - ``waited``: whether it waited for the database when it was cut off.
+    - ``waited_for``: what it waited for when it was cut off, if that is not its own fault.
     - ``task``: the task that runs the handler.
     - ``deadline``: when it is cut off, by the clock of the event loop.
     - ``runs``: the runs with the same timeout, this one included, in order of their deadlines.
     """
 
-    __slots__ = ("deadline", "delivery", "part", "runs", "task", "waited")
+    __slots__ = ("deadline", "delivery", "part", "runs", "task", "waited_for")
 
     def __init__(
         self, delivery: Delivery, part: AtomicRun | None, task: asyncio.Task[None], deadline: float, runs: dict[Run, None]
@@ -36,7 +37,7 @@ class Run:
         self.task = task
         self.deadline = deadline
         self.runs = runs
-        self.waited = False
+        self.waited_for: Awaited | None = None
 
     def end(self) -> None:
         """Stop the clock of this run."""
@@ -92,7 +93,7 @@ class Deadlines:
         for run in late:
             if run.part is None or not run.part.is_to_have_more_time(timeout):
                 if not run.delivery.timed_out:
-                    run.waited = waits_for_database(run.task)
+                    run.waited_for = awaited_by(run.task)
                 run.delivery.timed_out = True
                 run.task.cancel()
             # Move it to the end: it is cancelled again if its handler swallows the cancellation.

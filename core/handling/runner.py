@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from core.database.rounds import UndoneError
 from core.database.transaction import is_surrounded
-from core.errors import BatchError, DatabaseTimeoutError, HandlerTimeoutError, ReplyError
+from core.errors import BatchError, BrokerUnreachableError, DatabaseTimeoutError, HandlerTimeoutError, ReplyError
 from core.handling.atomic_run import AtomicRun
 from core.handling.deadlines import Deadlines
 from core.handling.replies import check_response_topic, error_reply_to, reply_to, send, wants_reply
+from core.handling.waiting import Awaited
 from core.records.dedup import once
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from core.publisher import Outgoing
     from core.route import Dedup, RouteInfo
     from core.routing.registered import Route
+
+_UNANSWERED = {Awaited.DATABASE: DatabaseTimeoutError, Awaited.BROKER: BrokerUnreachableError}
+"""What a run raises that was cut off while it waited for somebody who is to blame."""
 
 
 class Runner:
@@ -174,8 +178,10 @@ class Runner:
         try:
             delivery.value = await call(argument)
         except asyncio.CancelledError as error:
-            if delivery.timed_out and run.waited:
-                return DatabaseTimeoutError(f"the database did not answer within the {timeout:g} s that the handler has")
+            if delivery.timed_out and run.waited_for is not None:
+                return _UNANSWERED[run.waited_for](
+                    f"{run.waited_for.value} did not answer within the {timeout:g} s that the handler has"
+                )
             if delivery.timed_out:
                 return HandlerTimeoutError(f"the handler did not return within {timeout:g} s and was cut off")
             if run.task.cancelling():

@@ -56,5 +56,19 @@ class Message:
     dup: bool = field(default=False, kw_only=True)
     fault: MalformedError | None = field(default=None, kw_only=True)
 
+    def looks_like(self, other: Message) -> bool:
+        """Return whether no handler could tell the two apart, as with a message and its redelivery.
+
+        What a broker counts down between the two, the expiry, tells nothing. Packet identifiers and DUP are not looked at.
+        """
+        if self.topic != other.topic or self.body != other.body or self.qos != other.qos or self.retain != other.retain:
+            return False
+        return self.properties == other.properties or _lasting(self.properties) == _lasting(other.properties)
+
     def __repr__(self) -> str:
         return f"<Message {self.topic!r} qos={self.qos} packet_id={self.packet_id} {len(self.body)} bytes>"
+
+
+def _lasting(properties: Properties | None) -> dict[str, object]:
+    """Return those of ``properties`` that stay the same when a broker sends a message again."""
+    return {name: value for name, value in (properties or {}).items() if name != "message_expiry_interval"}

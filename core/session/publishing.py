@@ -19,6 +19,8 @@ MAX_LOSSES = 2
 """Connections that may end while a publication is under way among others. After that, it is sent alone."""
 MAX_HANG_UPS = 3
 """Connections that the broker may close on a publication that is sent alone. After that, it counts as refused."""
+MAX_REMEMBERED = 100
+"""Publications of which it is remembered how many connections ended with them, after their callers waited no longer."""
 
 _OF_THE_PACKET = {0x81, 0x82, 0x90, 0x95, 0x99, 0x9A, 0x9B}
 """Reason codes of DISCONNECT that name a fault of the packet before it (MQTT 5, 3.14.2.1)."""
@@ -33,6 +35,9 @@ class Publishing:
     and only to a broker that has just shown that it answers. So hanging up says which of them the broker does not take, and
     all others get through. Nothing else is sent until the last suspect has its end.
 
+    A handler that is cut off while it publishes runs again, and publishes the same. What was seen of that publication so
+    far counts then, or a handler with a short time would never hear that the broker does not take it.
+
     ``standing`` waits for a connection.
     """
 
@@ -42,6 +47,8 @@ class Publishing:
         self._suspects = 0
         self._cleared = asyncio.Event()
         self._answering: Connection | None = None
+        # By the hash of topic and body: losses and hang-ups.
+        self._cut_off: dict[int, tuple[int, int]] = {}
 
     @property
     def searching(self) -> bool:
@@ -50,38 +57,51 @@ class Publishing:
 
     async def publish(self, publication: Publication) -> None:
         """Publish (see ``core.session.session.Session.publish``)."""
-        losses = 0
-        while losses < MAX_LOSSES:
-            connection = await self._standing()
-            if self._suspects:
-                await self._cleared.wait()
-                continue
-            try:
-                await connection.publish(publication)
-            except ConnectionLostError as error:
-                if publication.qos == 0:
-                    return
-                if isinstance(error, NotSentError):
-                    # The end of a connection is heard of before the session notices. Wait for the next connection.
-                    await asyncio.sleep(0.01)
+        losses, hang_ups = self._cut_off.pop(hash(publication[:2]), (0, 0)) if self._cut_off else (0, 0)
+        try:
+            while losses < MAX_LOSSES:
+                connection = await self._standing()
+                if self._suspects:
+                    await self._cleared.wait()
+                    continue
+                try:
+                    await connection.publish(publication)
+                except ConnectionLostError as error:
+                    if publication.qos == 0:
+                        return
+                    if isinstance(error, NotSentError):
+                        # The end of a connection is heard of before the session notices. Wait for the next connection.
+                        await asyncio.sleep(0.01)
+                    else:
+                        losses += 1
                 else:
-                    losses += 1
-            else:
-                return
+                    return
+        except asyncio.CancelledError:
+            self._remember(publication, losses, 0)
+            raise
         self._suspects += 1
         self._cleared.clear()
         try:
-            await self._publish_alone(publication)
+            await self._publish_alone(publication, hang_ups)
         finally:
             self._suspects -= 1
             if not self._suspects:
                 self._cleared.set()
 
-    async def _publish_alone(self, publication: Publication) -> None:
-        hang_ups = 0
+    def _remember(self, publication: Publication, losses: int, hang_ups: int) -> None:
+        if losses:
+            if len(self._cut_off) >= MAX_REMEMBERED:
+                del self._cut_off[next(iter(self._cut_off))]
+            self._cut_off[hash(publication[:2])] = losses, hang_ups
+
+    async def _publish_alone(self, publication: Publication, hang_ups: int) -> None:
         while True:
-            async with self._turn:
-                closure = await self._attempt(await self._standing(), publication)
+            try:
+                async with self._turn:
+                    closure = await self._attempt(await self._standing(), publication)
+            except asyncio.CancelledError:
+                self._remember(publication, MAX_LOSSES, hang_ups)
+                raise
             if closure is None:
                 return
             if closure.hung_up and closure.reason_code not in _OF_THE_BROKER:

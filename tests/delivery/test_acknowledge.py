@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import pytest
+
 from core.delivery.acknowledge import Acknowledgements
 from core.handling.delivery import Delivery
-from core.mqtt.message import Message
+from core.mqtt.message import Message, Properties
 from core.session.identity import Identity, Verdict
 
 
@@ -143,6 +145,41 @@ async def test_one_redelivery_under_an_identifier_out_of_place_makes_all_of_them
     assert acknowledgements.rejoin(Message("t/6", b"x", 1, 6, 2, dup=True))
     assert not acknowledgements.rejoin(Message("t/8", b"x", 1, 7, 2, dup=True))
     assert not acknowledgements.rejoin(Message("t/8", b"x", 1, 8, 2, dup=True))
+
+
+PROPERTIES: Properties = {"user_property": [("n", "1")], "message_expiry_interval": 60}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Message("t/7", b"x", 1, 7, 2, {"user_property": [("n", "2")], "message_expiry_interval": 60}, dup=True),
+        Message("t/7", b"x", 1, 7, 2, {"user_property": [("n", "1")], "content_type": "text/plain"}, dup=True),
+        Message("t/7", b"x", 1, 7, 2, dup=True),
+        Message("t/7", b"x", 1, 7, 2, PROPERTIES, retain=True, dup=True),
+    ],
+    ids=["another property", "one more property", "no properties", "retained"],
+)
+async def test_one_that_a_handler_could_tell_from_it_is_another_message(other: Message) -> None:
+    sent = Sent()
+    acknowledgements = Acknowledgements(sent, Identity())
+    one = Delivery(Message("t/7", b"x", 1, 7, 1, PROPERTIES), None, {})
+    acknowledgements.expect(one)
+    acknowledgements.void()
+    acknowledgements.settle(one)
+    acknowledgements.resume(session_present=True)
+    assert not acknowledgements.rejoin(other)
+    await turn()
+    assert sent.writes == []
+
+
+async def test_the_seconds_until_a_message_expires_are_counted_down() -> None:
+    acknowledgements = Acknowledgements(Sent(), Identity())
+    acknowledgements.expect(Delivery(Message("t/7", b"x", 1, 7, 1, PROPERTIES), None, {}))
+    acknowledgements.void()
+    acknowledgements.resume(session_present=True)
+    left: Properties = {**PROPERTIES, "message_expiry_interval": 41}
+    assert acknowledgements.rejoin(Message("t/7", b"x", 1, 7, 2, left, dup=True))
 
 
 async def test_what_did_not_come_again_before_new_messages_does_not_come_any_more() -> None:

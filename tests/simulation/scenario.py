@@ -113,6 +113,8 @@ class Allowed:
 
     - ``circles``: how many packet identifiers brokers have.
     - ``few_letters``: whether some runs keep few dead letters.
+    - ``good``: the kinds of good messages, each as often as it comes.
+    - ``seconds``: how long faults last.
     """
 
     faults: frozenset[str] = FAULTS
@@ -121,12 +123,13 @@ class Allowed:
     routes: tuple[str, ...] = tuple(ROUTES)
     circles: tuple[int, ...] = (8, 64)
     few_letters: bool = True
+    good: tuple[str, ...] = (*("good",) * 8, "flaky", "publishes")
+    seconds: tuple[float, ...] = (0.01, 0.2, 1.0, 5.0, 25.0)
 
 
 ALL = Allowed()
 TODAY = Allowed(
-    faults=FAULTS
-    - {"broker_loses_sessions", "broker_restart", "db_hangs", "db_lock", "stop", "second_worker", "schema", "bug"},
+    faults=FAULTS - {"db_hangs", "db_lock", "stop", "second_worker", "schema", "bug"},
     poison=POISON - {"disk_full", "conflict", "partial", "ill_formed"},
     brokers=("mosquitto", "silent"),
     routes=tuple(name for name in ROUTES if name != "exactlist"),
@@ -145,9 +148,27 @@ IDENTITY = Allowed(
 """What tells a redelivery from a new message, and little else: more of it in each run."""
 NUMBERS = replace(IDENTITY, brokers=("rabbitmq", "lowest", "aedes"))
 """The same on brokers that give no identity."""
+PUBLISHING = Allowed(
+    faults=frozenset({"broker_restart", "cut", "cut_up", "silence", "death"}),
+    poison=frozenset(),
+    brokers=("mosquitto", "rabbitmq", "aedes"),
+    routes=("plain", "list", "exact"),
+    circles=(64,),
+    few_letters=False,
+    good=("good", "publishes", "publishes"),
+    seconds=(0.2, 5.0, 25.0, 60.0),
+)
+"""Handlers that publish to a broker that is away again and again."""
 DATABASE_ONLY = Allowed(faults=DATABASE | {"schema"}, brokers=("mosquitto",), circles=(64,))
 """A database that fails, and a broker that does not."""
-SETS = {"all": ALL, "today": TODAY, "identity": IDENTITY, "numbers": NUMBERS, "database": DATABASE_ONLY}
+SETS = {
+    "all": ALL,
+    "today": TODAY,
+    "identity": IDENTITY,
+    "numbers": NUMBERS,
+    "publishing": PUBLISHING,
+    "database": DATABASE_ONLY,
+}
 """What runs can be made of, by name."""
 
 
@@ -186,7 +207,7 @@ def _messages(random: Random, allowed: Allowed, routes: tuple[str, ...], span: f
     bursts = [random.random() for _ in range(random.choice((1, 2, 4)))]
     spread = random.random() < 0.3
     delays = not heartbeats and random.random() < 0.5
-    good = ("good",) * 8 + (() if heartbeats else ("flaky", "publishes"))
+    good = ("good",) * 8 if heartbeats else allowed.good
     messages = []
     for _ in range(random.choice((1, 4, 8, 12, 16, 24))):
         topic = random.choice(keys)
@@ -216,7 +237,7 @@ def _moment(random: Random, messages: tuple[Device, ...], span: float) -> float:
 def _fault(random: Random, allowed: Allowed, messages: tuple[Device, ...], span: float) -> Fault:
     kind = random.choice(sorted(allowed.faults))
     at = _moment(random, messages, span)
-    seconds = random.choice((0.01, 0.2, 1.0, 5.0, 25.0))
+    seconds = random.choice(allowed.seconds)
     if kind in {"cut_up", "cut_down"}:
         return Fault(kind, at, count=random.choice((1, 3, 4, 8, 20, 100)))
     if kind == "cut":

@@ -16,7 +16,7 @@ from core.delivery.ledger import Ledger
 from core.handling.end import End
 from core.records.packets import Packets
 from tests.simulation.run import run
-from tests.simulation.scenario import TODAY, Device, Fault, Scenario, scenario_of
+from tests.simulation.scenario import SETS, TODAY, Device, Fault, Scenario, scenario_of
 from tests.simulation.shrink import shrink, story
 from tests.simulation.world.broker import Habits
 
@@ -134,6 +134,22 @@ def test_a_seed_that_fails_becomes_a_short_story(monkeypatch: pytest.MonkeyPatch
     told = story(shortest)
     assert "worker 1   starts" in told
     assert "BROKEN  acknowledged too early" in told
+
+
+# -- what was found stays mended -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("of", "seed"), [("publishing", 62), ("publishing", 87), ("numbers", 821)])
+def test_a_seed_that_once_failed(of: str, seed: int) -> None:
+    assert not run(scenario_of(seed, SETS[of])).broken
+
+
+@pytest.mark.parametrize("route", ["plain", "list", "exact"])
+def test_a_handler_that_publishes_while_the_broker_is_away_for_long(route: str) -> None:
+    message = Device(0, 2.0, f"{route}/a", kind="publishes")
+    told = told_in(Scenario(1, (route,), (message,), (Fault("broker_restart", 2.01, 60.0),)))
+    assert "is up again" in told
+    assert any("INSERT INTO readings" in what for what in told)
 
 
 # -- the model does what it is there for ---------------------------------------------------------------------------------

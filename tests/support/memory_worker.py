@@ -51,6 +51,8 @@ class WorkerOptions(TypedDict, total=False):
     - ``exactly_once``: whether the engine has the configured database, as in the application.
     - ``dead_letters``: the place for dead letters. Otherwise the table of the database, or a list where there is none.
     - ``limits``: of bodies.
+    - ``session``: brings the messages. Otherwise one with the broker in memory.
+    - ``publisher``: publishes what handlers publish. Otherwise one on the broker in memory.
     - ``backlog``: where messages wait for routes that stand. Nowhere, so that none stands.
     - ``breaker_after``: how many messages have to fail until their route stands.
     """
@@ -62,6 +64,8 @@ class WorkerOptions(TypedDict, total=False):
     exactly_once: bool
     dead_letters: DeadLetters
     limits: Limits
+    session: Session
+    publisher: Publisher
     backlog: Store
     breaker_after: int
 
@@ -74,8 +78,12 @@ class MemoryWorker:
         router.freeze()
         self.broker = options.get("broker") or MemoryBroker()
         self.dead_letters, self.last_resort = Collected(), Collected()
-        self.session = Session(self.broker.connector("worker", receive_maximum=limit), "memory", router.subscriptions())
-        self.publisher = Publisher(self.broker.connector("publisher", clean_start=True), "memory")
+        self.session = options.get("session") or Session(
+            self.broker.connector("worker", receive_maximum=limit), "memory", router.subscriptions()
+        )
+        self.publisher = options.get("publisher") or Publisher(
+            self.broker.connector("publisher", clean_start=True), "memory"
+        )
         database = configured() if options.get("exactly_once") else None
         self.engine = Engine(
             EngineOptions(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -12,7 +13,7 @@ import pytest
 from core.errors import HungUpError
 from core.mqtt.publication import Publication
 from core.session import session as module
-from core.session.publishing import MAX_HANG_UPS, MAX_LOSSES
+from core.session.publishing import MAX_HANG_UPS, MAX_LOSSES, MAX_REMEMBERED
 from core.session.session import Session
 from core.transport.connect import connector
 from core.transport.connection import Subscription
@@ -128,6 +129,41 @@ async def test_a_caller_that_waits_no_longer_is_no_suspect_any_more(version: str
         await until(lambda: broker.hung_up > MAX_LOSSES)
         task.cancel()
         await asyncio.wait([task])
+        await soon(session.publish(at("good")))
+
+
+async def test_a_caller_that_is_cut_off_again_and_again_hears_of_it_in_the_end(
+    version: str, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Longer than a caller has, so that none sees more than one connection end.
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.4)
+    broker = HostileBroker(version, hates=lambda topic: topic == "bad")
+
+    async def publish_for_as_long_as_it_takes() -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.15):
+                    await session.publish(at("bad"))
+
+    async with serving(broker) as port:
+        session = opened(port)
+        session.start(Recorder())
+        with pytest.raises(HungUpError):
+            await soon(publish_for_as_long_as_it_takes(), 30)
+        await soon(session.publish(at("good")))
+
+
+async def test_it_remembers_a_bounded_number_of_them(version: str, opened: Opened) -> None:
+    broker = HostileBroker(version, hates=lambda topic: topic.startswith("bad"))
+    async with serving(broker) as port:
+        session = opened(port)
+        session.start(Recorder())
+        bad = [asyncio.create_task(session.publish(at(f"bad/{number}"))) for number in range(MAX_REMEMBERED + 10)]
+        await until(lambda: session._publishing.searching)
+        for task in bad:
+            task.cancel()
+        await asyncio.wait(bad)
+        assert 0 < len(session._publishing._cut_off) <= MAX_REMEMBERED
         await soon(session.publish(at("good")))
 
 

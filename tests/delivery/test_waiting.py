@@ -1,4 +1,4 @@
-"""Whether a task waits for the database, at the moment when it is asked."""
+"""What a task waits for, at the moment when it is asked."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from sqlalchemy import select, text
 
 from core.database import transaction
 from core.database.current import configured
-from core.database.driver.waiting import waits_for_database
 from core.database.unit_of_work import UnitOfWork
+from core.handling.waiting import Awaited, awaited_by
 from core.model import Model
+from core.publisher import Publisher, publish, use_publisher
+from core.request import request
+from core.transport.brokers.memory import MemoryBroker
 from tests.support.models import Meter, Plain
 from tests.support.postgres import postgres
 from tests.support.waiting import until
@@ -97,12 +100,56 @@ async def waited_for_among_others() -> None:
 async def test_it_waits_for_the_database(work: Callable[[], Awaitable[None]]) -> None:
     task = asyncio.ensure_future(work())
     # It may have steps before it, and it stays there.
-    await until(lambda: waits_for_database(task))
+    await until(lambda: awaited_by(task) is Awaited.DATABASE)
     await asyncio.sleep(0.2)
-    assert waits_for_database(task)
+    assert awaited_by(task) is Awaited.DATABASE
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert not waits_for_database(task)
+    assert awaited_by(task) is None
+
+
+@pytest.fixture
+async def broker() -> AsyncIterator[MemoryBroker]:
+    """Publish to a broker in memory."""
+    made = MemoryBroker()
+    publisher = Publisher(made.connector("publisher", clean_start=True), "memory")
+    use_publisher(publisher)
+    yield made
+    use_publisher(None)
+    await publisher.stop()
+
+
+async def publishes() -> None:
+    await publish("t", "1", qos=1)
+
+
+async def publishes_by_a_task() -> None:
+    await asyncio.wait_for(asyncio.gather(publishes(), asyncio.sleep(60)), 60)
+
+
+async def asks() -> None:
+    await request("t", "1", timeout=60)
+
+
+@pytest.mark.parametrize("work", [publishes, publishes_by_a_task, asks])
+async def test_it_waits_for_the_broker(work: Callable[[], Awaitable[None]], broker: MemoryBroker) -> None:
+    broker.up = False
+    task = asyncio.ensure_future(work())
+    await until(lambda: awaited_by(task) is Awaited.BROKER)
+    await asyncio.sleep(0.2)
+    assert awaited_by(task) is Awaited.BROKER
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert awaited_by(task) is None
+
+
+async def test_it_waits_for_the_answer_of_a_device(broker: MemoryBroker) -> None:
+    task = asyncio.ensure_future(request("t", "1", timeout=60))
+    await until(lambda: len(broker.published) == 1)
+    await asyncio.sleep(0.2)
+    assert awaited_by(task) is None
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def sleeps() -> None:
@@ -127,6 +174,6 @@ async def sleeps_beside_a_task_that_does_not_concern_it() -> None:
 async def test_it_waits_for_something_else(work: Callable[[], Awaitable[None]]) -> None:
     task = asyncio.ensure_future(work())
     await asyncio.sleep(0.5)
-    assert not waits_for_database(task)
+    assert awaited_by(task) is None
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
