@@ -9,7 +9,7 @@ from random import Random
 from tests.simulation.application import POISON, ROUTES
 from tests.simulation.world.broker import Habits
 
-START = 2.0
+START = 5.0
 """Seconds until the first message, so that there is a session that it waits in."""
 
 
