@@ -19,7 +19,7 @@ from core.records.dedup import Trim
 from core.records.outbox import Collected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -84,8 +84,8 @@ class ExactlyOnce:
 class Transactions(SharedRuns):
     """The messages of all exactly-once routes. One transaction at a time handles all that wait, 500 at most.
 
-    Handlers run side by side within the transaction. Those of one ordering key run one after the other. PUBACKs leave after
-    the commit.
+    Handlers run side by side within the transaction. Those of one ordering key run one after the other, as do the lists of
+    one route. PUBACKs leave after the commit.
 
     If a handler fails, the whole transaction is rolled back:
 
@@ -214,16 +214,17 @@ class Transactions(SharedRuns):
                     errors[index] = error
                     return
 
-        async def together(indexes: list[int]) -> None:
-            async with transaction.Part(unit):
-                refused, error = await runner.run_many([taken[index][1] for index in indexes], collected)
-            errors.update({indexes[place]: reason for place, reason in refused.items()})
-            left = [index for place, index in enumerate(indexes) if place not in refused]
-            if isinstance(error, BatchError):
-                errors.update({left[place]: blamed for place, blamed in error.errors.items() if place < len(left)})
-            elif error is not None:
-                blind = len(left) > 1 and fault_of(error) is Fault.MESSAGE
-                errors.update(dict.fromkeys(left, _UnblamedError(str(error)) if blind else error))
+        async def in_lists(indexes: list[int], most: int) -> None:
+            for start in range(0, len(indexes), most):
+                listed = indexes[start : start + most]
+                async with transaction.Part(unit):
+                    refused, error = await runner.run_many([taken[index][1] for index in listed], collected)
+                errors.update({listed[place]: reason for place, reason in refused.items()})
+                if error is not None:
+                    # Later lists run again with the next transaction, behind this one.
+                    left = [index for place, index in enumerate(listed) if place not in refused]
+                    errors.update(_blamed(left, error))
+                    return
 
         groups: dict[Hashable, list[int]] = {}
         for index, (key, delivery) in enumerate(taken):
@@ -235,10 +236,7 @@ class Transactions(SharedRuns):
         for indexes in groups.values():
             route = taken[indexes[0]][1].route
             most = route.options.batch if route is not None else None
-            if most is None:
-                calls.append(in_order(indexes))
-            else:
-                calls += [together(indexes[start : start + most]) for start in range(0, len(indexes), most)]
+            calls.append(in_order(indexes) if most is None else in_lists(indexes, most))
         if len(calls) == 1:
             await calls[0]
         else:
@@ -285,6 +283,16 @@ def _judged(verdict: Verdict) -> Verdict:
             return Verdict(committed=False, blamed=blamed)
     failure = verdict.failure or next(iter(verdict.blamed.values()), None)
     return Verdict(committed=False, failure=failure or _UnblamedError("the transaction was rolled back"))
+
+
+def _blamed(listed: Sequence[int], error: BaseException) -> dict[int, BaseException]:
+    """Return the errors of the messages of a list, whose handler raised ``error``, by their places in ``listed``."""
+    if isinstance(error, BatchError):
+        blamed = {listed[place]: reason for place, reason in error.errors.items() if 0 <= place < len(listed)}
+        if blamed:
+            return {**blamed}
+    blind = len(listed) > 1 and fault_of(error) is Fault.MESSAGE
+    return dict.fromkeys(listed, _UnblamedError(str(error)) if blind else error)
 
 
 def _follows_from_another(error: BaseException | None) -> bool:

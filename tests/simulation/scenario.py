@@ -129,7 +129,6 @@ TODAY = Allowed(
     - {"broker_loses_sessions", "broker_restart", "db_hangs", "db_lock", "stop", "second_worker", "schema", "bug"},
     poison=POISON - {"disk_full", "conflict", "partial", "ill_formed"},
     brokers=("mosquitto", "silent"),
-    routes=tuple(name for name in ROUTES if name != "exactlist"),
     circles=(64,),
     few_letters=False,
 )

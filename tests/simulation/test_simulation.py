@@ -16,7 +16,7 @@ from core.delivery.ledger import Ledger
 from core.handling.end import End
 from core.records.packets import Packets
 from tests.simulation.run import run
-from tests.simulation.scenario import START, TODAY, Device, Fault, Scenario, scenario_of
+from tests.simulation.scenario import SETS, START, TODAY, Device, Fault, Scenario, scenario_of
 from tests.simulation.shrink import shrink, story
 from tests.simulation.world.broker import Habits
 
@@ -37,6 +37,11 @@ def test_no_seed_breaks_the_promise(first: int) -> None:
         result = run(scenario)
         if result.broken:
             pytest.fail(story(shrink(scenario, min(result.names))))
+
+
+@pytest.mark.parametrize(("of", "seed"), [("all", 1230)])
+def test_what_a_seed_has_found_is_mended(of: str, seed: int) -> None:
+    assert not run(scenario_of(seed, SETS[of])).broken
 
 
 def test_a_seed_runs_the_same_in_every_process() -> None:
