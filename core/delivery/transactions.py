@@ -13,7 +13,6 @@ from core.database.unit_of_work import UnitOfWork
 from core.delivery.shared_runs import Keyed, SharedRuns
 from core.delivery.verdict import COMMITTED, Verdict
 from core.errors import BatchError, DatabaseUnreachableError, HandlerTimeoutError, MessageError, one_line
-from core.handling.failures.outcome import again_after
 from core.handling.replies import error_reply_to
 from core.records.dedup import Trim
 from core.records.outbox import Collected
@@ -95,9 +94,10 @@ class Transactions(SharedRuns):
       a dead letter, the dead letter is committed together with the record of its packet.
     - Later messages with its ordering key wait behind it until it has its end.
 
-    If the commit fails and no handler is to blame, the messages are halved, and each half runs again, until the message
-    that is to blame is alone. A commit is said by whoever made it, never concluded from nobody being to blame. One whose
-    answer was lost runs again under its own name, so that the database decides.
+    If the commit fails and no handler is to blame, or the transaction loses against others again and again, the messages are
+    halved, and each half runs again, until the message that is to blame is alone. A commit is said by whoever made it, never
+    concluded from nobody being to blame. One whose answer was lost runs again under its own name, so that the database
+    decides.
     """
 
     def __init__(self, mode: ExactlyOnce, dispatch: Dispatch, ended: Callable[[Delivery], None]) -> None:
@@ -135,10 +135,9 @@ class Transactions(SharedRuns):
                     return Verdict(committed=False, failure=away)
                 self._uncount(deliveries)
                 await outage.sit_out(first, away)
-            elif set(faults.values()) == {Fault.AGAIN} and (seconds := again_after(first.again)) is not None:
-                self._uncount(deliveries)
-                first.again += 1
-                await asyncio.sleep(seconds)
+            elif set(faults.values()) == {Fault.AGAIN}:
+                if not await self._lost(deliveries):
+                    return Verdict(committed=False, failure=next(iter(faults)))
             else:
                 outage.answered(first)
                 return _judged(verdict)
@@ -277,7 +276,7 @@ class Transactions(SharedRuns):
 def _judged(verdict: Verdict) -> Verdict:
     """Return ``verdict``, which is not committed, with those blamed who are to blame; or with a failure of nobody's."""
     own = {index: error for index, error in verdict.blamed.items() if not _follows_from_another(error)}
-    for fault in (Fault.MESSAGE, Fault.SCHEMA, Fault.AGAIN):
+    for fault in (Fault.MESSAGE, Fault.SCHEMA):
         blamed = {index: error for index, error in own.items() if fault_of(error) is fault}
         if blamed:
             return Verdict(committed=False, blamed=blamed)

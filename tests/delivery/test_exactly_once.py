@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from core.context import Context
 from core.database.current import configured
 from core.errors import BatchError, DatabaseUnreachableError, Reject, RouteError
-from core.handling.failures import outage
+from core.handling.failures import outage, outcome
 from core.model import Model
 from core.mqtt.message import Message
 from core.records import dedup as dedup_module
@@ -437,6 +437,66 @@ async def test_blamed_messages_of_a_list_cost_the_others_nothing(router: Router)
         await worker.settled()
         assert (worker.ledger.done, worker.ledger.dead_lettered) == (36, 4)
     assert await serials() == {str(number) for number in range(40) if number % 10 != 3}
+
+
+class LostError(Exception):
+    """What a driver raises where a transaction lost against another one."""
+
+    sqlstate = "40001"
+
+
+def lost() -> OperationalError:
+    return OperationalError("INSERT", {}, LostError("could not serialize access"))
+
+
+async def test_of_a_list_that_always_loses_only_one_is_to_blame(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outcome, "MAX_AGAIN", 7)
+    alone = 0
+
+    @router.on("t/<n>", delivery="exactly_once", batch=20, retry=Retry(attempts=1))
+    async def ingest(contexts: list[Context[Any]]) -> None:
+        nonlocal alone
+        await Model.create_many(Meter, [{"serial": str(context["payload"])} for context in contexts])
+        if any(context["payload"] == 7 for context in contexts):
+            alone += len(contexts) == 1
+            raise lost()
+
+    async with running(router, exactly_once=True) as worker:
+        for number in range(20):
+            await worker.send(f"t/{number % 3}", b"%d" % number)
+        await worker.settled()
+        assert (worker.ledger.done, worker.ledger.dead_lettered) == (19, 1)
+    assert await serials() == {str(number) for number in range(20)} - {"7"}
+    # It has all of its own runs, whatever it lost together with others.
+    assert alone >= 7
+
+
+@pytest.mark.parametrize("loser", [0, 5])
+async def test_a_message_that_loses_beside_others_is_not_to_blame(
+    router: Router, monkeypatch: pytest.MonkeyPatch, loser: int
+) -> None:
+    """Who is told of a deadlock is one of those who are in it."""
+    monkeypatch.setattr(outcome, "MAX_AGAIN", 7)
+    under_way = 0
+
+    @router.on("t/<n>", delivery="exactly_once", retry=Retry(attempts=1))
+    async def store(context: Context[Any]) -> None:
+        nonlocal under_way
+        under_way += 1
+        try:
+            await Model.create(Meter, serial=str(context["payload"]))
+            await asyncio.sleep(0.01)
+            if context["payload"] == loser and under_way > 1:
+                raise lost()
+        finally:
+            under_way -= 1
+
+    async with running(router, exactly_once=True) as worker:
+        for number in range(10):
+            await worker.send(f"t/{number}", b"%d" % number)
+        await worker.settled()
+        assert (worker.ledger.done, worker.ledger.dead_lettered) == (10, 0)
+    assert await serials() == {str(number) for number in range(10)}
 
 
 @pytest.mark.parametrize("key", ["meta.id", lambda context: context["payload"]["meta"]["id"]])

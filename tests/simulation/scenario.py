@@ -127,7 +127,7 @@ ALL = Allowed()
 TODAY = Allowed(
     faults=FAULTS
     - {"broker_loses_sessions", "broker_restart", "db_hangs", "db_lock", "stop", "second_worker", "schema", "bug"},
-    poison=POISON - {"disk_full", "conflict", "partial", "ill_formed"},
+    poison=POISON - {"disk_full", "partial", "ill_formed"},
     brokers=("mosquitto", "silent"),
     circles=(64,),
     few_letters=False,
