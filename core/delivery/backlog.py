@@ -14,7 +14,7 @@ from core.database.fault import Fault, fault_of, is_unreachable
 from core.database.unit_of_work import UnitOfWork
 from core.errors import MessageError, RouteStandsError, one_line
 from core.handling.end import End
-from core.handling.failures.outcome import WAITED_OUT, Bury, Done, RetryAfter, decide
+from core.handling.failures.outcome import WAITED_OUT, Bury, Done, RetryAfter, again_after, decide
 from core.handling.replay import delivery_of
 from core.handling.replies import error_reply_to
 from core.records.outbox import Collected
@@ -276,8 +276,14 @@ class Backlog:
         dispatch, number = self._dispatch, delivery.stored
         assert number is not None  # noqa: S101 - it comes from the disk
         delivery.attempt += 1
-        error = await self._handle(delivery)
-        fault = Fault.MESSAGE if error is None else fault_of(error)
+        while True:
+            error = await self._handle(delivery)
+            fault = Fault.MESSAGE if error is None else fault_of(error)
+            seconds = again_after(delivery.again) if fault is Fault.AGAIN else None
+            if seconds is None:
+                break
+            delivery.again += 1
+            await asyncio.sleep(seconds)
         outcome = decide(error, fault, delivery.attempt, delivery.again, dispatch.policy(delivery))
         if error is None or isinstance(outcome, Done):
             dispatch.done(delivery)
@@ -317,7 +323,6 @@ class Backlog:
             route.due[number] = monotonic() + outcome.seconds
             if not outcome.counts:
                 delivery.attempt -= 1
-                delivery.again += fault is Fault.AGAIN
             return False
         elif isinstance(outcome, Bury) and dispatch.circuits.failed(delivery, error):
             route.works = False
