@@ -263,6 +263,9 @@ class Backlog:
         assert number is not None  # noqa: S101 - it comes from the disk
         delivery.attempt += 1
         error = await self._handle(delivery)
+        if error is not None and not self._started:
+            # It may only follow from the cancellation of this task, which is no failure of the message.
+            raise asyncio.CancelledError from error
         fault = Fault.MESSAGE if error is None else fault_of(error)
         outcome = decide(error, fault, delivery.attempt, delivery.again, dispatch.policy(delivery))
         if error is None or isinstance(outcome, Done):
@@ -334,9 +337,8 @@ class Backlog:
                 if await table.remove_within(await session.connection(), [delivery.stored or 0]) == 0:
                     raise _HandledBeforeError  # noqa: TRY301 - out of the transaction
                 unit = UnitOfWork(session, savepoints=True)
-                async with transaction.Part(unit):
+                async with unit.ending(), transaction.Part(unit):
                     error = await self._dispatch.runner.run(delivery, collected)
-                await unit.end()
                 if error is not None:
                     raise _RolledBackError  # noqa: TRY301 - out of the transaction
                 await collected.store(session)
