@@ -278,6 +278,9 @@ class Backlog:
         delivery.attempt += 1
         while True:
             error = await self._handle(delivery)
+            if error is not None and not self._started:
+                # It may only follow from the cancellation of this task, which is no failure of the message.
+                raise asyncio.CancelledError from error
             fault = Fault.MESSAGE if error is None else fault_of(error)
             seconds = again_after(delivery.again) if fault is Fault.AGAIN else None
             if seconds is None:
@@ -353,9 +356,8 @@ class Backlog:
                 if await table.remove_within(await session.connection(), [delivery.stored or 0]) == 0:
                     raise _HandledBeforeError  # noqa: TRY301 - out of the transaction
                 unit = UnitOfWork(session, savepoints=True)
-                async with transaction.Part(unit):
+                async with unit.ending(), transaction.Part(unit):
                     error = await self._dispatch.runner.run(delivery, collected)
-                await unit.end()
                 if error is not None:
                     raise _RolledBackError  # noqa: TRY301 - out of the transaction
                 await collected.store(session)

@@ -30,6 +30,7 @@ class _Batch(SharedRuns):
             for delivery in deliveries:
                 delivery.attempt += 1
             refused, error = await self._dispatch.runner.run_many(deliveries)
+            self._dispatch.check_cut(error)
             fault = Fault.MESSAGE if error is None else fault_of(error)
             if fault in {Fault.INFRASTRUCTURE, Fault.SETUP} and error is not None:
                 if self._doubt.parts(first, error, len(deliveries)):

@@ -98,7 +98,7 @@ class SharedRuns(ABC):
         self._start()
 
     def _start(self) -> None:
-        if self._waiting and self._task is None:
+        if self._waiting and self._task is None and not self._dispatch.is_cut:
             self._task = asyncio.get_running_loop().create_task(self._run(), context=self._context.copy())
 
     async def _run(self) -> None:

@@ -161,8 +161,8 @@ class Transactions(SharedRuns):
                     if record is None:
                         raise _CommittedBeforeError  # noqa: TRY301 - out of the transaction
                 unit = UnitOfWork(session, savepoints=savepoints)
-                errors = await self._handle(unit, taken, collected)
-                await unit.end()
+                async with unit.ending():
+                    errors = await self._handle(unit, taken, collected)
                 if errors or unit.spoilt:
                     raise _RolledBackError  # noqa: TRY301 - out of the transaction
                 await collected.store(session)
@@ -173,13 +173,15 @@ class Transactions(SharedRuns):
         except _CommittedBeforeError:
             self._committed(first)
             return COMMITTED
-        except _RolledBackError:
+        except _RolledBackError as error:
+            self._dispatch.check_cut(error)
             # Its name was free: what was in doubt has rolled back.
             first.record = None
             if unit is not None and unit.spoilt and not savepoints:
                 return await self._transaction(taken, savepoints=True)
             return Verdict(committed=False, blamed=errors)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing is known to be committed
+            self._dispatch.check_cut(error)
             if first.record is not None and record is None:
                 # Still in doubt, and for these messages together: nothing else may run before it is known.
                 return Verdict(committed=False, failure=_InDoubtError(error))

@@ -16,7 +16,7 @@ from core.delivery.ledger import Ledger
 from core.handling.end import End
 from core.records.packets import Packets
 from tests.simulation.run import run
-from tests.simulation.scenario import SETS, START, TODAY, Device, Fault, Scenario, scenario_of
+from tests.simulation.scenario import ALL, SETS, START, TODAY, Allowed, Device, Fault, Scenario, scenario_of
 from tests.simulation.shrink import shrink, story
 from tests.simulation.world.broker import Habits
 
@@ -42,6 +42,15 @@ def test_no_seed_breaks_the_promise(first: int) -> None:
 @pytest.mark.parametrize(("of", "seed"), [("all", 481), ("all", 1230)])
 def test_what_a_seed_has_found_is_mended(of: str, seed: int) -> None:
     assert not run(scenario_of(seed, SETS[of])).broken
+
+
+STOPS = Allowed(faults=frozenset({"stop", "cut", "db_lock", "db_hangs"}), poison=ALL.poison - {"ill_formed"})
+
+
+@pytest.mark.parametrize("seed", [150, 424])
+def test_a_stop_within_a_statement_leaves_nothing_behind(seed: int) -> None:
+    # The first went on and counted more ends than messages, and the second kept a connection.
+    assert run(scenario_of(seed, STOPS)).broken == ()
 
 
 def test_a_seed_runs_the_same_in_every_process() -> None:
