@@ -237,7 +237,10 @@ class Backlog:
                     return True
                 delivery = route.failing.get(stored.id) or self._delivery(stored)
                 key = self._key(delivery)
-                if this.takes(stored.id, key):
+                if stored.letter.message_id in route.circuit.storing:
+                    # The answer to its commit was lost: it is going to be stored once more, unless it is there.
+                    this.hold(key)
+                elif this.takes(stored.id, key):
                     if await self._run(route, delivery):
                         done.append(stored.id)
                     else:
@@ -250,8 +253,9 @@ class Backlog:
                 return True
         if not this.ran:
             route.turn = 0
-            if route.works and route.due:
-                await asyncio.sleep(max(min(route.due.values()) - monotonic(), SHORT))
+            if route.works:
+                due = min(route.due.values(), default=0.0) - monotonic()
+                await asyncio.sleep(max(due, SHORT))
         return after > 0
 
     def _delivery(self, stored: Stored) -> Delivery:

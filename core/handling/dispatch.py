@@ -152,8 +152,11 @@ class Dispatch:
             return True
         self.outage.leave(delivery)
         seconds = self.circuits.refused(delivery, error)
-        if seconds is None:
+        if seconds is None or await self.outage.is_own(delivery, error):
             return False
+        if self.circuits.of(delivery) is not None:
+            # Its route stands now, so that it waits on disk.
+            return True
         self.failures.failed(delivery, error, f"runs again in {seconds:.1f} s, because the database answers others")
         await asyncio.sleep(seconds)
         return True
@@ -162,7 +165,7 @@ class Dispatch:
         """Store ``delivery``, whose route stands, on disk, where it waits. Wait out an outage of the storage."""
         letter = self._burial.letter(delivery, delivery.message.fault or circuit.why)
         also = None if alone is None else partial(alone.park, delivery=delivery)
-        circuit.storing += 1
+        circuit.storing.add(delivery.message_id)
         try:
             while True:
                 try:
@@ -177,7 +180,7 @@ class Dispatch:
                     circuit.stored += 1
                     break
         finally:
-            circuit.storing -= 1
+            circuit.storing.discard(delivery.message_id)
         self.outage.answered(delivery)
         if alone is not None:
             alone.buried(delivery)
