@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from core.database.fault import Fault, fault_of
 from core.database.statements.gather import Gather
-from core.database.unit_of_work import Unit
+from core.database.unit_of_work import Unit, uninterrupted
 from core.errors import DatabaseUnreachableError, HandlerTimeoutError, MessageError
 
 if TYPE_CHECKING:
@@ -183,6 +183,9 @@ class Round(Unit):
         now = monotonic()
         if self._left == self._joined:
             self._of.ran(route, slow=has_written and now - self._active_at > SLOW)
+            if not wait:
+                # Its task was cancelled: it waits for no statement any more.
+                await self.cut()
             outcome = await self._finish()
         elif wait and has_written:
             self._active_at = now
@@ -202,6 +205,9 @@ class Round(Unit):
             async with self.lock:
                 outcome = await self._commit()
                 self.over = True
+        except BaseException as error:
+            await uninterrupted(self._give_up(error))
+            raise
         finally:
             self.over = True
             for ended in self._ended:
@@ -226,6 +232,11 @@ class Round(Unit):
                 return UndoneError(alone=True)
             return error
         return None
+
+    async def _give_up(self, error: BaseException) -> None:
+        self.over = True
+        await self.cut()
+        await self._close(error)
 
     async def _close(self, error: BaseException) -> None:
         """Roll the transaction back."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 from core.database.statements.gather import Gather
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine
     from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy.ext.asyncio import AsyncSession
+
+MAX_CUT = 3.0
+"""Seconds that whoever uses the connection of a unit has to leave it, once the unit is cut off."""
 
 
 class Unit(ABC):
@@ -48,6 +51,36 @@ class Unit(ABC):
         await self.writes.idle()
         await self.reads.idle()
 
+    async def cut(self) -> None:
+        """Cancel the gathered calls. Return when nobody uses the connection any more, or after three seconds.
+
+        Only then can the transaction be rolled back: two tasks must not use a connection at once.
+        """
+        self.writes.cut()
+        self.reads.cut()
+        await uninterrupted(self._unused())
+
+    async def _unused(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MAX_CUT):
+                await self.end()
+                await self.lock.acquire()
+                self.lock.release()
+
+
+async def uninterrupted(work: Coroutine[Any, Any, None]) -> None:
+    """Run ``work``, which is short, to its end. Where the running task is cancelled meanwhile, raise that afterwards."""
+    task = asyncio.get_running_loop().create_task(work)
+    cancellation: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancellation = error
+    if cancellation is not None:
+        raise cancellation
+    task.result()
+
 
 class UnitOfWork(Unit):
     """The transaction of ``session``, which whoever made it commits.
@@ -64,6 +97,16 @@ class UnitOfWork(Unit):
         self.lock = asyncio.Lock()
         self.writes = Gather(self.statement)
         self.reads = Gather(self.statement)
+
+    @asynccontextmanager
+    async def ending(self) -> AsyncIterator[None]:
+        """End the calls of the unit with the block: wait for them, or give them up if the block raises."""
+        try:
+            yield
+            await self.end()
+        except BaseException:
+            await self.cut()
+            raise
 
     @asynccontextmanager
     async def statement(self) -> AsyncIterator[AsyncSession]:

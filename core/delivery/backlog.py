@@ -14,7 +14,7 @@ from core.database.fault import Fault, fault_of, is_unreachable
 from core.database.unit_of_work import UnitOfWork
 from core.errors import MessageError, RouteStandsError, one_line
 from core.handling.end import End
-from core.handling.failures.outcome import WAITED_OUT, Bury, Done, RetryAfter, decide
+from core.handling.failures.outcome import WAITED_OUT, Bury, Done, RetryAfter, again_after, decide
 from core.handling.replay import delivery_of
 from core.handling.replies import error_reply_to
 from core.records.outbox import Collected
@@ -237,7 +237,10 @@ class Backlog:
                     return True
                 delivery = route.failing.get(stored.id) or self._delivery(stored)
                 key = self._key(delivery)
-                if this.takes(stored.id, key):
+                if stored.letter.message_id in route.circuit.storing:
+                    # The answer to its commit was lost: it is going to be stored once more, unless it is there.
+                    this.hold(key)
+                elif this.takes(stored.id, key):
                     if await self._run(route, delivery):
                         done.append(stored.id)
                     else:
@@ -250,8 +253,9 @@ class Backlog:
                 return True
         if not this.ran:
             route.turn = 0
-            if route.works and route.due:
-                await asyncio.sleep(max(min(route.due.values()) - monotonic(), SHORT))
+            if route.works:
+                due = min(route.due.values(), default=0.0) - monotonic()
+                await asyncio.sleep(max(due, SHORT))
         return after > 0
 
     def _delivery(self, stored: Stored) -> Delivery:
@@ -276,8 +280,17 @@ class Backlog:
         dispatch, number = self._dispatch, delivery.stored
         assert number is not None  # noqa: S101 - it comes from the disk
         delivery.attempt += 1
-        error = await self._handle(delivery)
-        fault = Fault.MESSAGE if error is None else fault_of(error)
+        while True:
+            error = await self._handle(delivery)
+            if error is not None and not self._started:
+                # It may only follow from the cancellation of this task, which is no failure of the message.
+                raise asyncio.CancelledError from error
+            fault = Fault.MESSAGE if error is None else fault_of(error)
+            seconds = again_after(delivery.again) if fault is Fault.AGAIN else None
+            if seconds is None:
+                break
+            delivery.again += 1
+            await asyncio.sleep(seconds)
         outcome = decide(error, fault, delivery.attempt, delivery.again, dispatch.policy(delivery))
         if error is None or isinstance(outcome, Done):
             dispatch.done(delivery)
@@ -317,7 +330,6 @@ class Backlog:
             route.due[number] = monotonic() + outcome.seconds
             if not outcome.counts:
                 delivery.attempt -= 1
-                delivery.again += fault is Fault.AGAIN
             return False
         elif isinstance(outcome, Bury) and dispatch.circuits.failed(delivery, error):
             route.works = False
@@ -348,9 +360,8 @@ class Backlog:
                 if await table.remove_within(await session.connection(), [delivery.stored or 0]) == 0:
                     raise _HandledBeforeError  # noqa: TRY301 - out of the transaction
                 unit = UnitOfWork(session, savepoints=True)
-                async with transaction.Part(unit):
+                async with unit.ending(), transaction.Part(unit):
                     error = await self._dispatch.runner.run(delivery, collected)
-                await unit.end()
                 if error is not None:
                     raise _RolledBackError  # noqa: TRY301 - out of the transaction
                 await collected.store(session)

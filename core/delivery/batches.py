@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from core.database.fault import Fault, fault_of
 from core.delivery.shared_runs import Keyed, SharedRuns
 from core.delivery.verdict import Verdict
 from core.errors import BatchError, HandlerTimeoutError
-from core.handling.failures.outcome import again_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -32,6 +30,7 @@ class _Batch(SharedRuns):
             for delivery in deliveries:
                 delivery.attempt += 1
             refused, error = await self._dispatch.runner.run_many(deliveries)
+            self._dispatch.check_cut(error)
             fault = Fault.MESSAGE if error is None else fault_of(error)
             if fault in {Fault.INFRASTRUCTURE, Fault.SETUP} and error is not None:
                 if self._doubt.parts(first, error, len(deliveries)):
@@ -39,11 +38,7 @@ class _Batch(SharedRuns):
                     return Verdict(committed=False, blamed=refused, failure=error)
                 self._uncount(deliveries)
                 await outage.sit_out(first, error)
-            elif fault is Fault.AGAIN and (seconds := again_after(first.again)) is not None:
-                self._uncount(deliveries)
-                first.again += 1
-                await asyncio.sleep(seconds)
-            else:
+            elif fault is not Fault.AGAIN or not await self._lost(deliveries):
                 break
         if isinstance(error, HandlerTimeoutError):
             outage.leave(first)

@@ -206,6 +206,7 @@ class Consumer:
 
     async def cut(self) -> None:
         """Cut off whatever is in hand."""
+        self._dispatch.cut()
         await self._lanes.cut()
         await self._batches.cut()
         if self._transactions is not None:

@@ -9,6 +9,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 from core.delivery.doubt import Doubt
+from core.handling.failures.outcome import again_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from core.handling.delivery import Delivery
     from core.handling.dispatch import Dispatch
 
+MAX_LOST = 5
+"""Runs together in a row that lose against other transactions, before the messages run in halves."""
 Keyed = tuple["Hashable", "Delivery"]
 """A message with its ordering key."""
 
@@ -41,7 +44,9 @@ class _Attempt:
     def put_apart(self, place: int, error: BaseException) -> None:
         """Have the message at ``place``, which failed with ``error``, run alone after the attempt. Its key is held."""
         self.apart[place] = error
-        key = self.taken[place][0]
+        key, delivery = self.taken[place]
+        # What it lost together with others is not counted as its own.
+        delivery.again = 0
         if key is not None:
             self.held[key] = min(place, self.held.get(key, place))
 
@@ -65,7 +70,8 @@ class SharedRuns(ABC):
     - The message runs alone from then on, by its route's retry policy, until it has its end.
     - Later messages with its ordering key are held back until then. After that they run together again, before all others.
     - All other messages go on running together. They do not wait for it.
-    - Where nothing tells which message is to blame, the run is halved until it is known.
+    - Where nothing tells which message is to blame, the run is halved until it is known. So is a run that loses against
+      other transactions again and again: who is told of it need not be to blame.
 
     The parameters:
 
@@ -92,7 +98,7 @@ class SharedRuns(ABC):
         self._start()
 
     def _start(self) -> None:
-        if self._waiting and self._task is None:
+        if self._waiting and self._task is None and not self._dispatch.is_cut:
             self._task = asyncio.get_running_loop().create_task(self._run(), context=self._context.copy())
 
     async def _run(self) -> None:
@@ -166,6 +172,22 @@ class SharedRuns(ABC):
     @abstractmethod
     async def _deliver(self, delivery: Delivery, error: BaseException | None) -> None:
         """Bring ``delivery`` to its end by runs of its own. It failed with ``error``, or has not run yet."""
+
+    async def _lost(self, deliveries: Sequence[Delivery]) -> bool:
+        """Wait until ``deliveries``, whose transaction lost against another one, run again. That run does not count.
+
+        Return False where it has lost too often, so that they are to be told apart.
+        """
+        first = deliveries[0]
+        seconds = again_after(first.again)
+        if first.again >= MAX_LOST or seconds is None:
+            self._dispatch.outage.answered(first)
+            first.again = 0
+            return False
+        self._uncount(deliveries)
+        first.again += 1
+        await asyncio.sleep(seconds)
+        return True
 
     @staticmethod
     def _uncount(deliveries: Sequence[Delivery]) -> None:

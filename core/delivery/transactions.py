@@ -13,13 +13,12 @@ from core.database.unit_of_work import UnitOfWork
 from core.delivery.shared_runs import Keyed, SharedRuns
 from core.delivery.verdict import COMMITTED, Verdict
 from core.errors import BatchError, DatabaseUnreachableError, HandlerTimeoutError, MessageError, one_line
-from core.handling.failures.outcome import again_after
 from core.handling.replies import error_reply_to
 from core.records.dedup import Trim
 from core.records.outbox import Collected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -84,8 +83,8 @@ class ExactlyOnce:
 class Transactions(SharedRuns):
     """The messages of all exactly-once routes. One transaction at a time handles all that wait, 500 at most.
 
-    Handlers run side by side within the transaction. Those of one ordering key run one after the other. PUBACKs leave after
-    the commit.
+    Handlers run side by side within the transaction. Those of one ordering key run one after the other, as do the lists of
+    one route. PUBACKs leave after the commit.
 
     If a handler fails, the whole transaction is rolled back:
 
@@ -95,9 +94,10 @@ class Transactions(SharedRuns):
       a dead letter, the dead letter is committed together with the record of its packet.
     - Later messages with its ordering key wait behind it until it has its end.
 
-    If the commit fails and no handler is to blame, the messages are halved, and each half runs again, until the message
-    that is to blame is alone. A commit is said by whoever made it, never concluded from nobody being to blame. One whose
-    answer was lost runs again under its own name, so that the database decides.
+    If the commit fails and no handler is to blame, or the transaction loses against others again and again, the messages are
+    halved, and each half runs again, until the message that is to blame is alone. A commit is said by whoever made it, never
+    concluded from nobody being to blame. One whose answer was lost runs again under its own name, so that the database
+    decides.
     """
 
     def __init__(self, mode: ExactlyOnce, dispatch: Dispatch, ended: Callable[[Delivery], None]) -> None:
@@ -135,10 +135,9 @@ class Transactions(SharedRuns):
                     return Verdict(committed=False, failure=away)
                 self._uncount(deliveries)
                 await outage.sit_out(first, away)
-            elif set(faults.values()) == {Fault.AGAIN} and (seconds := again_after(first.again)) is not None:
-                self._uncount(deliveries)
-                first.again += 1
-                await asyncio.sleep(seconds)
+            elif set(faults.values()) == {Fault.AGAIN}:
+                if not await self._lost(deliveries):
+                    return Verdict(committed=False, failure=next(iter(faults)))
             else:
                 outage.answered(first)
                 return _judged(verdict)
@@ -162,8 +161,8 @@ class Transactions(SharedRuns):
                     if record is None:
                         raise _CommittedBeforeError  # noqa: TRY301 - out of the transaction
                 unit = UnitOfWork(session, savepoints=savepoints)
-                errors = await self._handle(unit, taken, collected)
-                await unit.end()
+                async with unit.ending():
+                    errors = await self._handle(unit, taken, collected)
                 if errors or unit.spoilt:
                     raise _RolledBackError  # noqa: TRY301 - out of the transaction
                 await collected.store(session)
@@ -174,13 +173,15 @@ class Transactions(SharedRuns):
         except _CommittedBeforeError:
             self._committed(first)
             return COMMITTED
-        except _RolledBackError:
+        except _RolledBackError as error:
+            self._dispatch.check_cut(error)
             # Its name was free: what was in doubt has rolled back.
             first.record = None
             if unit is not None and unit.spoilt and not savepoints:
                 return await self._transaction(taken, savepoints=True)
             return Verdict(committed=False, blamed=errors)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing is known to be committed
+            self._dispatch.check_cut(error)
             if first.record is not None and record is None:
                 # Still in doubt, and for these messages together: nothing else may run before it is known.
                 return Verdict(committed=False, failure=_InDoubtError(error))
@@ -214,16 +215,17 @@ class Transactions(SharedRuns):
                     errors[index] = error
                     return
 
-        async def together(indexes: list[int]) -> None:
-            async with transaction.Part(unit):
-                refused, error = await runner.run_many([taken[index][1] for index in indexes], collected)
-            errors.update({indexes[place]: reason for place, reason in refused.items()})
-            left = [index for place, index in enumerate(indexes) if place not in refused]
-            if isinstance(error, BatchError):
-                errors.update({left[place]: blamed for place, blamed in error.errors.items() if place < len(left)})
-            elif error is not None:
-                blind = len(left) > 1 and fault_of(error) is Fault.MESSAGE
-                errors.update(dict.fromkeys(left, _UnblamedError(str(error)) if blind else error))
+        async def in_lists(indexes: list[int], most: int) -> None:
+            for start in range(0, len(indexes), most):
+                listed = indexes[start : start + most]
+                async with transaction.Part(unit):
+                    refused, error = await runner.run_many([taken[index][1] for index in listed], collected)
+                errors.update({listed[place]: reason for place, reason in refused.items()})
+                if error is not None:
+                    # Later lists run again with the next transaction, behind this one.
+                    left = [index for place, index in enumerate(listed) if place not in refused]
+                    errors.update(_blamed(left, error))
+                    return
 
         groups: dict[Hashable, list[int]] = {}
         for index, (key, delivery) in enumerate(taken):
@@ -235,10 +237,7 @@ class Transactions(SharedRuns):
         for indexes in groups.values():
             route = taken[indexes[0]][1].route
             most = route.options.batch if route is not None else None
-            if most is None:
-                calls.append(in_order(indexes))
-            else:
-                calls += [together(indexes[start : start + most]) for start in range(0, len(indexes), most)]
+            calls.append(in_order(indexes) if most is None else in_lists(indexes, most))
         if len(calls) == 1:
             await calls[0]
         else:
@@ -279,12 +278,22 @@ class Transactions(SharedRuns):
 def _judged(verdict: Verdict) -> Verdict:
     """Return ``verdict``, which is not committed, with those blamed who are to blame; or with a failure of nobody's."""
     own = {index: error for index, error in verdict.blamed.items() if not _follows_from_another(error)}
-    for fault in (Fault.MESSAGE, Fault.SCHEMA, Fault.AGAIN):
+    for fault in (Fault.MESSAGE, Fault.SCHEMA):
         blamed = {index: error for index, error in own.items() if fault_of(error) is fault}
         if blamed:
             return Verdict(committed=False, blamed=blamed)
     failure = verdict.failure or next(iter(verdict.blamed.values()), None)
     return Verdict(committed=False, failure=failure or _UnblamedError("the transaction was rolled back"))
+
+
+def _blamed(listed: Sequence[int], error: BaseException) -> dict[int, BaseException]:
+    """Return the errors of the messages of a list, whose handler raised ``error``, by their places in ``listed``."""
+    if isinstance(error, BatchError):
+        blamed = {listed[place]: reason for place, reason in error.errors.items() if 0 <= place < len(listed)}
+        if blamed:
+            return {**blamed}
+    blind = len(listed) > 1 and fault_of(error) is Fault.MESSAGE
+    return dict.fromkeys(listed, _UnblamedError(str(error)) if blind else error)
 
 
 def _follows_from_another(error: BaseException | None) -> bool:

@@ -87,6 +87,7 @@ class Dispatch:
         self.circuits = circuits
         self.outage = circuits.outage
         self.failures = FailureLog(logging.getLogger("routemq.delivery.failures"))
+        self.is_cut = False
         self._burial = burial
         self._retry = retry
         self.pauses = RetryPauses(clock)
@@ -109,6 +110,7 @@ class Dispatch:
                     await self.outage.over(delivery)
                 delivery.attempt += 1
                 error = await (self.runner.run(delivery) if alone is None else alone.run_alone(delivery))
+                self.check_cut(error)
             else:
                 error, failed = failed, None
             fault = Fault.MESSAGE if error is None else fault_of(error)
@@ -150,8 +152,11 @@ class Dispatch:
             return True
         self.outage.leave(delivery)
         seconds = self.circuits.refused(delivery, error)
-        if seconds is None:
+        if seconds is None or await self.outage.is_own(delivery, error):
             return False
+        if self.circuits.of(delivery) is not None:
+            # Its route stands now, so that it waits on disk.
+            return True
         self.failures.failed(delivery, error, f"runs again in {seconds:.1f} s, because the database answers others")
         await asyncio.sleep(seconds)
         return True
@@ -160,7 +165,7 @@ class Dispatch:
         """Store ``delivery``, whose route stands, on disk, where it waits. Wait out an outage of the storage."""
         letter = self._burial.letter(delivery, delivery.message.fault or circuit.why)
         also = None if alone is None else partial(alone.park, delivery=delivery)
-        circuit.storing += 1
+        circuit.storing.add(delivery.message_id)
         try:
             while True:
                 try:
@@ -175,7 +180,7 @@ class Dispatch:
                     circuit.stored += 1
                     break
         finally:
-            circuit.storing -= 1
+            circuit.storing.discard(delivery.message_id)
         self.outage.answered(delivery)
         if alone is not None:
             alone.buried(delivery)
@@ -209,6 +214,18 @@ class Dispatch:
             await self.pauses.wait(delivery, outcome.seconds)
         else:
             await self._clock.sleep(outcome.seconds)
+
+    def cut(self) -> None:
+        """Record that all that runs is cut off now."""
+        self.is_cut = True
+
+    def check_cut(self, error: BaseException | None) -> None:
+        """Raise CancelledError where ``error`` came of a run after the cut: it may only follow from that.
+
+        Code that is cancelled may raise something else, or swallow it. Neither is a failed run, and none comes after it.
+        """
+        if error is not None and self.is_cut:
+            raise asyncio.CancelledError from error
 
     async def bury(self, delivery: Delivery, error: BaseException, alone: Alone | None) -> None:
         """Store ``delivery`` as a dead letter. Wait out an outage of the storage.

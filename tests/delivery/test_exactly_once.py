@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from core.context import Context
 from core.database.current import configured
 from core.errors import BatchError, DatabaseUnreachableError, Reject, RouteError
-from core.handling.failures import outage
+from core.handling.failures import outage, outcome
 from core.model import Model
 from core.mqtt.message import Message
 from core.records import dedup as dedup_module
@@ -439,6 +439,66 @@ async def test_blamed_messages_of_a_list_cost_the_others_nothing(router: Router)
     assert await serials() == {str(number) for number in range(40) if number % 10 != 3}
 
 
+class LostError(Exception):
+    """What a driver raises where a transaction lost against another one."""
+
+    sqlstate = "40001"
+
+
+def lost() -> OperationalError:
+    return OperationalError("INSERT", {}, LostError("could not serialize access"))
+
+
+async def test_of_a_list_that_always_loses_only_one_is_to_blame(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outcome, "MAX_AGAIN", 7)
+    alone = 0
+
+    @router.on("t/<n>", delivery="exactly_once", batch=20, retry=Retry(attempts=1))
+    async def ingest(contexts: list[Context[Any]]) -> None:
+        nonlocal alone
+        await Model.create_many(Meter, [{"serial": str(context["payload"])} for context in contexts])
+        if any(context["payload"] == 7 for context in contexts):
+            alone += len(contexts) == 1
+            raise lost()
+
+    async with running(router, exactly_once=True) as worker:
+        for number in range(20):
+            await worker.send(f"t/{number % 3}", b"%d" % number)
+        await worker.settled()
+        assert (worker.ledger.done, worker.ledger.dead_lettered) == (19, 1)
+    assert await serials() == {str(number) for number in range(20)} - {"7"}
+    # It has all of its own runs, whatever it lost together with others.
+    assert alone >= 7
+
+
+@pytest.mark.parametrize("loser", [0, 5])
+async def test_a_message_that_loses_beside_others_is_not_to_blame(
+    router: Router, monkeypatch: pytest.MonkeyPatch, loser: int
+) -> None:
+    """Who is told of a deadlock is one of those who are in it."""
+    monkeypatch.setattr(outcome, "MAX_AGAIN", 7)
+    under_way = 0
+
+    @router.on("t/<n>", delivery="exactly_once", retry=Retry(attempts=1))
+    async def store(context: Context[Any]) -> None:
+        nonlocal under_way
+        under_way += 1
+        try:
+            await Model.create(Meter, serial=str(context["payload"]))
+            await asyncio.sleep(0.01)
+            if context["payload"] == loser and under_way > 1:
+                raise lost()
+        finally:
+            under_way -= 1
+
+    async with running(router, exactly_once=True) as worker:
+        for number in range(10):
+            await worker.send(f"t/{number}", b"%d" % number)
+        await worker.settled()
+        assert (worker.ledger.done, worker.ledger.dead_lettered) == (10, 0)
+    assert await serials() == {str(number) for number in range(10)}
+
+
 @pytest.mark.parametrize("key", ["meta.id", lambda context: context["payload"]["meta"]["id"]])
 async def test_a_message_that_a_device_sends_twice_is_handled_once(router: Router, key: Dedup) -> None:
     @router.on("t/<n>", delivery="exactly_once", dedup=key, retry=Retry(attempts=2, first=0.01), name="things")
@@ -487,3 +547,84 @@ async def test_keys_are_kept_for_as_long_as_is_said(router: Router, monkeypatch:
         await worker.send("t/1", b'{"id": 1}')
         await worker.settled()
         assert worker.ledger.done == 3
+
+
+async def test_the_lists_of_a_route_run_one_after_the_other(router: Router) -> None:
+    lists: list[list[int]] = []
+    under_way = [0]
+
+    @router.on("t/<n>", delivery="exactly_once", batch=8)
+    async def ingest(contexts: list[Context[Any]]) -> None:
+        under_way[0] += 1
+        assert under_way[0] == 1
+        numbers = [context["payload"] for context in contexts]
+        lists.append(numbers)
+        # The first lists are the slowest ones.
+        await asyncio.sleep(0.1 / (1 + numbers[0]))
+        for context in contexts:
+            await Model.create(Meter, serial=f"{context['params']['n']} {context['payload']}")
+        under_way[0] -= 1
+
+    async with running(router, exactly_once=True) as worker:
+        for number in range(60):
+            await worker.send(f"t/{number % 2}", b"%d" % number)
+        await worker.settled()
+        assert (worker.ledger.done, worker.ledger.dead_lettered) == (60, 0)
+    # Several lists shared a transaction.
+    assert await count("routemq_processed") < len(lists)
+    rows = [str(meter.serial).split() for meter in await Model.where(Meter, order_by=Meter.id)]
+    for topic in "01":
+        assert [int(n) for t, n in rows if t == topic] == list(range(int(topic), 60, 2))
+
+
+async def test_lists_of_different_routes_share_a_transaction_side_by_side(router: Router) -> None:
+    both = asyncio.Barrier(2)
+
+    async def ingest(contexts: list[Context[Any]]) -> None:
+        if any(context["payload"] == 9 for context in contexts):
+            async with asyncio.timeout(5):
+                await both.wait()
+        await Model.create_many(Meter, [{"serial": str(context["topic"])} for context in contexts])
+
+    router.on("first/<n>", ingest, delivery="exactly_once", batch=20, name="first")
+    router.on("second/<n>", ingest, delivery="exactly_once", batch=20, name="second")
+    async with running(router, exactly_once=True) as worker:
+        await worker.send("first/0", b"0")
+        await worker.send("first/9", b"9")
+        await worker.send("second/9", b"9")
+        await worker.settled()
+        assert (worker.ledger.done, worker.ledger.dead_lettered) == (3, 0)
+
+
+async def test_a_list_that_follows_one_that_fails_is_not_to_blame(router: Router) -> None:
+    """What the first list is to write is missed by the second one, as long as the first one fails."""
+
+    @router.on("t/<n>", delivery="exactly_once", batch=1, order_by=None, retry=Retry(attempts=2, first=0.01))
+    async def ingest(contexts: list[Context[Any]]) -> None:
+        (context,) = contexts
+        if context["payload"] == 1 and context["attempt"] == 1:
+            raise ValueError("once")
+        if context["payload"] == 2 and not await Model.exists(Meter, serial="0"):
+            raise Reject("the meter is not known")
+        await Model.create(Meter, serial=str(context["payload"]))
+
+    async with running(router, exactly_once=True) as worker:
+        for number in range(3):
+            await worker.send("t/x", b"%d" % number)
+        await worker.settled()
+        assert (worker.ledger.done, worker.ledger.dead_lettered) == (3, 0)
+
+
+async def test_a_list_that_blames_nobody_is_halved(router: Router) -> None:
+    @router.on("t/<n>", delivery="exactly_once", batch=8)
+    async def ingest(contexts: list[Context[Any]]) -> None:
+        await Model.create_many(Meter, [{"serial": str(context["payload"])} for context in contexts])
+        if any(context["payload"] == 3 for context in contexts):
+            raise BatchError({len(contexts): ValueError("one too far")})
+
+    async with running(router, exactly_once=True) as worker:
+        for number in range(8):
+            await worker.send("t/x", b"%d" % number)
+        await worker.settled()
+        assert (worker.ledger.done, worker.ledger.dead_lettered) == (7, 1)
+    assert await serials() == {str(number) for number in range(8)} - {"3"}

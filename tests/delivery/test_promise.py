@@ -88,6 +88,28 @@ async def test_one_message_that_always_loses_costs_itself_alone(router: Router) 
 
 
 @pytest.mark.case(1)
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+async def test_one_value_of_a_list_that_always_loses_costs_its_message_alone(
+    router: Router, delivery: Literal["at_least_once", "exactly_once"]
+) -> None:
+    @router.on("t/<n>", delivery=delivery, batch=50, retry=Retry(attempts=1))
+    async def store(contexts: list[Context[int]]) -> None:
+        await Model.create_many(Meter, [{"serial": str(context["payload"])} for context in contexts])
+
+    await run_sql(*refusing("40001"))
+    async with running(router, exactly_once=True) as worker:
+        for number in range(20):
+            await worker.send(f"t/{number}", b"%d" % number)
+        # The others do not wait for the runs of the one that loses.
+        await until(lambda: worker.ledger.done == 19, seconds=8)
+        assert worker.ledger.dead_lettered == 0
+        await until(lambda: worker.ledger.in_hand == 0, seconds=60)
+        await worker.settled()
+        assert ends(worker) == (19, 1, 20)
+    assert await serials() == sorted(str(number) for number in range(20) if number != 7)
+
+
+@pytest.mark.case(1)
 async def test_a_table_that_is_locked_is_waited_for(router: Router) -> None:
     storing(router)
     await run_sql("ALTER ROLE postgres SET lock_timeout = '10ms'")

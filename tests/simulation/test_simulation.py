@@ -16,7 +16,7 @@ from core.delivery.ledger import Ledger
 from core.handling.end import End
 from core.records.packets import Packets
 from tests.simulation.run import run
-from tests.simulation.scenario import SETS, TODAY, Device, Fault, Scenario, scenario_of
+from tests.simulation.scenario import ALL, SETS, START, TODAY, Allowed, Device, Fault, Scenario, scenario_of
 from tests.simulation.shrink import shrink, story
 from tests.simulation.world.broker import Habits
 
@@ -37,6 +37,20 @@ def test_no_seed_breaks_the_promise(first: int) -> None:
         result = run(scenario)
         if result.broken:
             pytest.fail(story(shrink(scenario, min(result.names))))
+
+
+@pytest.mark.parametrize(("of", "seed"), [("all", 481), ("all", 1230)])
+def test_what_a_seed_has_found_is_mended(of: str, seed: int) -> None:
+    assert not run(scenario_of(seed, SETS[of])).broken
+
+
+STOPS = Allowed(faults=frozenset({"stop", "cut", "db_lock", "db_hangs"}), poison=ALL.poison - {"ill_formed"})
+
+
+@pytest.mark.parametrize("seed", [150, 424])
+def test_a_stop_within_a_statement_leaves_nothing_behind(seed: int) -> None:
+    # The first went on and counted more ends than messages, and the second kept a connection.
+    assert run(scenario_of(seed, STOPS)).broken == ()
 
 
 def test_a_seed_runs_the_same_in_every_process() -> None:
@@ -75,7 +89,7 @@ def acknowledged_on_receipt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def no_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Packets, "is_known", lambda self, message: False)
+    monkeypatch.setattr(Packets, "receive", lambda self, message: False)
 
 
 def no_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +170,7 @@ def test_a_handler_that_publishes_while_the_broker_is_away_for_long(route: str) 
 
 
 def messages(*topics: str) -> tuple[Device, ...]:
-    return tuple(Device(n, 2.0 + n / 10, topic) for n, topic in enumerate(topics))
+    return tuple(Device(n, START + n / 10, topic) for n, topic in enumerate(topics))
 
 
 def told_in(scenario: Scenario) -> list[str]:
@@ -165,27 +179,36 @@ def told_in(scenario: Scenario) -> list[str]:
     return [what for _, _, what in result.told]
 
 
+def test_most_messages_reach_the_worker() -> None:
+    sent = stored = 0
+    for seed in range(20):
+        result = run(scenario_of(seed, TODAY))
+        sent += sum(message.qos for message in result.scenario.messages)
+        stored += sum(what.startswith("gets PUBACK") for _, _, what in result.told)
+    assert stored > 0.9 * sent > 0
+
+
 def test_a_process_that_is_killed_comes_back_and_finishes_the_rest() -> None:
-    told = told_in(Scenario(1, ("exact",), messages("exact/a", "exact/a"), (Fault("death", 2.0, 0.5, count=8),)))
+    told = told_in(Scenario(1, ("exact",), messages("exact/a", "exact/a"), (Fault("death", START, 0.5, count=8),)))
     assert "is killed" in told
     assert told.count("starts") == 2
     assert any(what.startswith("sends message 0") and "again, DUP" in what for what in told)
 
 
 def test_a_commit_whose_answer_is_lost_may_be_done_later() -> None:
-    told = told_in(Scenario(1, ("exact",), messages("exact/a"), (Fault("db_commit_lost", 2.0, 2.0, 1, "later"),)))
+    told = told_in(Scenario(1, ("exact",), messages("exact/a"), (Fault("db_commit_lost", START, 2.0, 1, "later"),)))
     assert "connection 1 breaks within COMMIT, which will be later" in told
     assert "connection 1 commits" in told
 
 
 def test_a_connection_is_cut_within_a_packet() -> None:
-    told = told_in(Scenario(1, ("plain",), messages("plain/a"), (Fault("cut_down", 1.9, count=3),)))
+    told = told_in(Scenario(1, ("plain",), messages("plain/a"), (Fault("cut_down", START - 0.1, count=3),)))
     assert "the connection is cut" in told
     assert told.count("starts") == 1
 
 
 def test_a_broker_may_number_anew_on_each_connection() -> None:
-    faults = (Fault("cut", 2.25),)
+    faults = (Fault("cut", START + 0.25),)
     told = told_in(Scenario(1, ("plain",), messages(*["plain/a"] * 3), faults, habits=Habits(numbers="anew")))
     assert "sends message 0 on plain/a as 1" in told
     assert not any("as 4" in what for what in told)

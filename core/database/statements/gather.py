@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from core.database.fault import Fault, fault_of, is_unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable, Sequence
+    from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -98,7 +98,18 @@ class _Queue:
         if self._task is not None:
             await asyncio.wait([self._task])
 
+    def cut(self) -> None:
+        self._cancel_waiting()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _cancel_waiting(self) -> None:
+        for calls in self._waiting.values():
+            _cancel(calls)
+        self._waiting.clear()
+
     async def _run(self) -> None:
+        parts: list[_Part] = []
         try:
             while self._waiting:
                 if self._turn is not None:
@@ -106,6 +117,11 @@ class _Queue:
                 parts = self._take()
                 if parts:
                     await self._carry_out(parts)
+        except asyncio.CancelledError:
+            for part in parts:
+                _cancel(part.calls)
+            self._cancel_waiting()
+            raise
         finally:
             self._task = None
 
@@ -171,6 +187,11 @@ class _Queue:
             self._alone += len(parts) == len(parts[0].calls) == 1
             return self._alone < MAX_ALONE
         return before is not None and self._committed > before and not is_unreachable(error)
+
+
+def _cancel(calls: Iterable[_Call]) -> None:
+    for call in calls:
+        call.result.cancel()
 
 
 def _take_first(waiting: deque[_Call]) -> list[_Call]:
@@ -241,3 +262,9 @@ class Gather:
         queue = self._queues.get(asyncio.get_running_loop())
         if queue is not None:
             await queue.idle()
+
+    def cut(self) -> None:
+        """Cancel the calls of this event loop. The statement under way is given up, and with it its connection."""
+        queue = self._queues.get(asyncio.get_running_loop())
+        if queue is not None:
+            queue.cut()

@@ -79,7 +79,7 @@ class Burial:
         if isinstance(error, SchemaError):
             return f"{type(error).__name__}: {error.report}"[:MAX_REASON]
         if not isinstance(error, NoRouteError):
-            return one_line(error)
+            return one_line(error, name=not isinstance(error, RouteStandsError))
         reason = f"{type(error).__name__}: {error}"
         nearest = delivery.nearest
         if nearest is not None and nearest.options.schema is not None:

@@ -33,7 +33,7 @@ class Circuit:
     - ``done``: how many of its messages were done.
     - ``failed``: how many failed for good since, all with errors of one ``kind``.
     - ``refused``: how many runs the database refused since.
-    - ``storing``: how many messages are on their way to the disk, where they wait.
+    - ``storing``: the identifiers of messages that are on their way to the disk, where they wait.
     - ``stored``: how many have arrived there.
     - ``since``: when it began to stand. None while it does not.
     - ``why``: why it stands.
@@ -47,7 +47,7 @@ class Circuit:
         self.failed = 0
         self.kind = ""
         self.refused = 0
-        self.storing = 0
+        self.storing: set[str] = set()
         self.stored = 0
         self.since: float | None = None
         self.why = RouteStandsError("")
