@@ -114,6 +114,7 @@ class Application:
                 database=configured_or_none(),
                 client_id=options.client_id,
                 broker=options.address,
+                owner=record.owner,
                 subscriptions=subscriptions,
                 known=frozenset(record.before.filters),
                 retry=settings.retry(),

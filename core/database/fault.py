@@ -18,6 +18,7 @@ from core.errors import (
     HungUpError,
     ModelError,
     RowLeftOutError,
+    SessionTakenOverError,
 )
 
 
@@ -102,7 +103,14 @@ _LOCKED = ("55P03", "57014")
 _MAX_DEPTH = 10
 _FINAL = (KeyError, TypeError, AttributeError, ModelError, RowLeftOutError, HungUpError)
 """What no waiting heals: mistakes in a handler's code, rows that the database leaves out, what the broker hangs up on."""
-_UNREACHABLE = (DatabaseUnreachableError, PoolTimeoutError, BrokerUnreachableError, CounterUnreachableError)
+_UNREACHABLE = (
+    DatabaseUnreachableError,
+    PoolTimeoutError,
+    BrokerUnreachableError,
+    CounterUnreachableError,
+    # Another process has the session: this one is about to end.
+    SessionTakenOverError,
+)
 
 
 def fault_of(error: BaseException) -> Fault:

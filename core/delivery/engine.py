@@ -25,6 +25,7 @@ from core.periodic import Job, Periodic
 from core.records.claims import ClaimTable
 from core.records.outbox import Outbox
 from core.records.packets import Packets
+from core.records.session_hold import Fence
 from core.retry import Retry
 from core.routing.overlaps import Copies
 from core.runtime.clock import Clock, SystemClock
@@ -55,6 +56,9 @@ class Link(Reading, Protocol):
     def acknowledge(self, messages: Sequence[Message]) -> None:
         """Send a PUBACK for each of ``messages``, in order."""
 
+    def lose(self) -> None:
+        """End, because another process has taken the session."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
@@ -70,6 +74,7 @@ class EngineOptions:
     - ``database``: holds what exactly-once routes and periodic work need. By default there is none.
     - ``client_id``: the client identifier of the session.
     - ``broker``: the address of the session's broker.
+    - ``owner``: the word by which this process holds the session in the database. By default it holds none.
     - ``subscriptions``: those of the session.
     - ``known``: the topic filters that the session had before.
     - ``retry``: the policy of routes that name none.
@@ -93,6 +98,7 @@ class EngineOptions:
     database: Database | None = None
     client_id: str
     broker: str
+    owner: str | None = None
     subscriptions: Sequence[Subscription] = ()
     known: frozenset[str] = frozenset()
     retry: Retry = field(default_factory=Retry)
@@ -209,9 +215,10 @@ def _exactly_once(options: EngineOptions, window: Window, burial: Burial) -> Exa
             f"route {route.pattern.text!r} at {route.defined_at}: delivery='exactly_once' needs a database, in which it "
             "records the messages. Set DATABASE_URL, or write delivery='at_least_once'"
         )
+    fence = None if options.owner is None else Fence(options.owner, options.link.lose)
     return ExactlyOnce(
         database.writing,
-        Packets(database.begin, options.client_id, options.broker, options.identity, window),
+        Packets(database.begin, options.client_id, options.broker, options.identity, window, fence),
         Outbox(database.begin, options.outgoing, burial.store, options.client_id),
         options.client_id,
         options.dedup_keep,

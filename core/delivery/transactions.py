@@ -12,7 +12,14 @@ from core.database.fault import Fault, fault_of
 from core.database.unit_of_work import UnitOfWork
 from core.delivery.shared_runs import Keyed, SharedRuns
 from core.delivery.verdict import COMMITTED, Verdict
-from core.errors import BatchError, DatabaseUnreachableError, HandlerTimeoutError, MessageError, one_line
+from core.errors import (
+    BatchError,
+    DatabaseUnreachableError,
+    HandlerTimeoutError,
+    MessageError,
+    SessionTakenOverError,
+    one_line,
+)
 from core.handling.replies import error_reply_to
 from core.records.dedup import Trim
 from core.records.outbox import Collected
@@ -181,7 +188,7 @@ class Transactions(SharedRuns):
                 return await self._transaction(taken, savepoints=True)
             return Verdict(committed=False, blamed=errors)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing is known to be committed
-            self._dispatch.check_cut(error)
+            await self._goes_on(error)
             if first.record is not None and record is None:
                 # Still in doubt, and for these messages together: nothing else may run before it is known.
                 return Verdict(committed=False, failure=_InDoubtError(error))
@@ -201,6 +208,13 @@ class Transactions(SharedRuns):
             first.record = None
         if published:
             self._mode.outbox.kick()
+
+    async def _goes_on(self, error: Exception) -> None:
+        """Return where the messages that met ``error`` are to run again. Otherwise wait until they are cut off."""
+        self._dispatch.check_cut(error)
+        if isinstance(error, SessionTakenOverError):
+            # The other process is sent them. This one is about to end.
+            await asyncio.get_running_loop().create_future()
 
     async def _handle(self, unit: UnitOfWork, taken: list[Keyed], collected: Collected) -> dict[int, BaseException]:
         errors: dict[int, BaseException] = {}

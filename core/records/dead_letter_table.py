@@ -13,6 +13,7 @@ from sqlalchemy import delete, func, insert, select
 
 from core.database.fault import Fault, fault_of
 from core.database.statements.conflict import conflict_insert
+from core.database.unit_of_work import MAX_CUT, uninterrupted
 from core.records.dead_letters import MAX_BYTES, Also, Bounds, DeadLetter, Stored
 from core.records.tables import dead_letters
 
@@ -34,6 +35,10 @@ class _Addition(NamedTuple):
     letter: DeadLetter
     also: Also | None
     stored: asyncio.Future[None]
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    await asyncio.wait([task], timeout=MAX_CUT)
 
 
 class DeadLetterTable:
@@ -63,6 +68,8 @@ class DeadLetterTable:
         self._added = 0
         self._waiting: deque[_Addition] = deque()
         self._task: asyncio.Task[None] | None = None
+        # How many callers wait.
+        self._wanted = 0
         # What is stored, as far as this process knows: others add and remove too.
         self._messages = 0
         self._size = 0
@@ -78,7 +85,17 @@ class DeadLetterTable:
         self._waiting.append(_Addition(dead_letter, also, stored))
         if self._task is None:
             self._task = asyncio.create_task(self._store_waiting(), name="store dead letters")
-        await stored
+        self._wanted += 1
+        try:
+            await stored
+        except asyncio.CancelledError:
+            if self._wanted == 1 and self._task is not None:
+                # Nobody waits any more, so that no transaction is left behind.
+                self._task.cancel()
+                await uninterrupted(_ended(self._task))
+            raise
+        finally:
+            self._wanted -= 1
 
     async def _store_waiting(self) -> None:
         try:

@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sqlalchemy import delete, func, insert, or_, select, update
+from sqlalchemy import bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.errors import ConnectionLostError, one_line
-from core.records.tables import processed
+from core.records.tables import processed, sessions
 from core.retry import Pauses
 from core.session.identity import Identity, Verdict
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from core.mqtt.message import Message
+    from core.records.session_hold import Fence
 
 log = logging.getLogger("routemq.delivery")
 
@@ -58,6 +59,25 @@ _INSERT_OF: dict[str, Any] = {
     for name, insert_of in (("postgresql", postgresql.insert), ("sqlite", sqlite.insert))
 }
 """The same, for a name that a transaction in doubt may have."""
+_COLUMNS = [column for column in processed.columns if column.name != "id"]
+_HELD = (
+    select(*(bindparam(f"new_{column.name}", type_=column.type) for column in _COLUMNS))
+    .where(
+        sessions.c.client_id == bindparam("new_client_id"),
+        sessions.c.broker == bindparam("new_broker"),
+        sessions.c.owner == bindparam("owner"),
+    )
+    .with_for_update(read=True)
+)
+"""The row, if this process holds the session. Until the transaction has ended, no other process can take it."""
+
+
+def _fenced(statement: Any) -> Any:
+    return statement.from_select([column.name for column in _COLUMNS], _HELD)
+
+
+_FENCED = _fenced(_INSERT)
+_FENCED_OF = {name: _fenced(statement) for name, statement in _INSERT_OF.items()}
 _DIGEST = 8
 _ENTRY = 2 + _DIGEST
 
@@ -119,6 +139,8 @@ class Packets:
     - ``broker``: the address of its broker.
     - ``identity``: knows whether the broker's identifiers can be trusted. Where they cannot, no message is known.
     - ``gate``: keeps messages from coming in while the database does not answer for too long.
+    - ``fence``: lets nothing be committed once another process has the session, which was told what was committed until
+      then. By default there is none.
     """
 
     def __init__(
@@ -128,7 +150,9 @@ class Packets:
         broker: str,
         identity: Identity | None = None,
         gate: Gate | None = None,
+        fence: Fence | None = None,
     ) -> None:
+        self._fence = fence
         self._begin = begin
         self._names = {"client_id": client_id, "broker": broker}
         self._own = (processed.c.client_id == client_id, processed.c.broker == broker)
@@ -316,7 +340,8 @@ class Packets:
                     await connection.execute(
                         update(processed).where(*self._own, of == carried).values(generation=generation)
                     )
-                number = (await connection.execute(_INSERT, self._row(b"", secrets.token_hex(16)))).scalar_one()
+                number = await self._insert(connection, self._row(b"", secrets.token_hex(16)))
+                assert number is not None  # noqa: S101 - its name is new
                 await connection.execute(delete(processed).where(*self._own, or_(of < oldest, processed.c.id <= gone)))
             if generation != self._generation:
                 # The session was lost meanwhile.
@@ -360,8 +385,7 @@ class Packets:
         row = self._row(packets, name or secrets.token_hex(16))
         record = Record(row["unit"], packets, row["generation"], row["position"])
         connection = await session.connection() if isinstance(session, AsyncSession) else session
-        statement = _INSERT if name is None else _INSERT_OF[connection.dialect.name]
-        number = (await connection.execute(statement, row)).scalar_one_or_none()
+        number = await self._insert(connection, row, may_be_there=name is not None)
         if number is None:
             return None
         record.number = number
@@ -370,6 +394,22 @@ class Packets:
             await connection.execute(delete(processed).where(*self._own, processed.c.id <= gone))
             record.trims = gone
         return record
+
+    async def _insert(self, connection: AsyncConnection, row: dict[str, Any], *, may_be_there: bool = False) -> int | None:
+        """Insert ``row`` and return its number. Return None where its name is there already, if that may be.
+
+        Raise SessionTakenOverError if another process has the session.
+        """
+        fence, name = self._fence, connection.dialect.name
+        if fence is None:
+            inserted = await connection.execute(_INSERT_OF[name] if may_be_there else _INSERT, row)
+            return inserted.scalar_one_or_none()
+        values = {f"new_{column}": value for column, value in row.items()} | {"owner": fence.owner}
+        inserted = await connection.execute(_FENCED_OF[name] if may_be_there else _FENCED, values)
+        number: int | None = inserted.scalar_one_or_none()
+        if number is None:
+            await fence.check(connection, **self._names)
+        return number
 
     def _too_old(self) -> int:
         """Return the number of the last row whose packets cannot come again. Return 0 where there is none."""

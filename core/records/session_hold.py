@@ -14,8 +14,10 @@ from datetime import UTC, datetime
 from time import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import select
 
+from core.database.statements.conflict import conflict_insert
+from core.errors import SessionTakenOverError
 from core.records.file import locked, replace_text
 from core.records.tables import sessions
 
@@ -46,7 +48,7 @@ class Remembered:
 class SessionStore(Protocol):
     """A place where sessions are remembered, by client identifier and broker address.
 
-    Both methods raise what the storage raises.
+    All methods raise what the storage raises.
     """
 
     async def read(self, client_id: str, broker: str) -> Remembered | None:
@@ -54,6 +56,9 @@ class SessionStore(Protocol):
 
     async def write(self, client_id: str, broker: str, remembered: Remembered) -> None:
         """Remember ``remembered`` in the place of what was remembered before."""
+
+    async def keep(self, client_id: str, broker: str, remembered: Remembered) -> bool:
+        """Remember ``remembered``, unless another owner is remembered. Return whether it is remembered now."""
 
 
 class SessionTable:
@@ -71,7 +76,14 @@ class SessionTable:
 
     async def write(self, client_id: str, broker: str, remembered: Remembered) -> None:
         """Remember ``remembered`` in the place of what was remembered before."""
-        own = (sessions.c.client_id == client_id, sessions.c.broker == broker)
+        await self._put(client_id, broker, remembered, kept=False)
+
+    async def keep(self, client_id: str, broker: str, remembered: Remembered) -> bool:
+        """Remember ``remembered``, unless another owner is remembered. Return whether it is remembered now."""
+        return await self._put(client_id, broker, remembered, kept=True)
+
+    async def _put(self, client_id: str, broker: str, remembered: Remembered, *, kept: bool) -> bool:
+        """Change the row in its place, so that it waits for the transactions that rely on its owner (see ``Packets``)."""
         row = {
             "client_id": client_id,
             "broker": broker,
@@ -82,8 +94,14 @@ class SessionTable:
             "identity_at": remembered.identity_at,
         }
         async with self._begin() as connection:
-            await connection.execute(delete(sessions).where(*own))
-            await connection.execute(insert(sessions).values(row))
+            statement = conflict_insert(connection.dialect.name, sessions).values(row)
+            new = statement.excluded
+            statement = statement.on_conflict_do_update(
+                index_elements=[sessions.c.client_id, sessions.c.broker],
+                set_={name: new[name] for name in row if name not in {"client_id", "broker"}},
+                where=sessions.c.owner == new.owner if kept else None,
+            )
+            return bool((await connection.execute(statement)).rowcount)
 
 
 class SessionFile:
@@ -99,7 +117,11 @@ class SessionFile:
 
     async def write(self, client_id: str, broker: str, remembered: Remembered) -> None:
         """Remember ``remembered`` in the place of what was remembered before."""
-        await asyncio.to_thread(self._save, f"{client_id} {broker}", remembered)
+        await asyncio.to_thread(self._save, f"{client_id} {broker}", remembered, kept=False)
+
+    async def keep(self, client_id: str, broker: str, remembered: Remembered) -> bool:
+        """Remember ``remembered``, unless another owner is remembered. Return whether it is remembered now."""
+        return await asyncio.to_thread(self._save, f"{client_id} {broker}", remembered, kept=True)
 
     def _load(self) -> dict[str, Any]:
         try:
@@ -108,11 +130,33 @@ class SessionFile:
             return {}
         return found if isinstance(found, dict) else {}
 
-    def _save(self, key: str, remembered: Remembered) -> None:
+    def _save(self, key: str, remembered: Remembered, *, kept: bool) -> bool:
         with locked(self._path):
             entries = self._load()
+            if kept and entries.get(key, {}).get("owner", remembered.owner) != remembered.owner:
+                return False
             entries[key] = asdict(remembered)
             replace_text(self._path, json.dumps(entries, indent=1))
+            return True
+
+
+class Fence:
+    """Keeps a process that does not hold its session any more from committing what came in it.
+
+    - ``owner``: the word by which the process holds it in the table ``routemq_sessions``.
+    - ``lost``: is called when that is no longer so.
+    """
+
+    def __init__(self, owner: str, lost: Callable[[], None]) -> None:
+        self.owner = owner
+        self._lost = lost
+
+    async def check(self, connection: AsyncConnection, client_id: str, broker: str) -> None:
+        """Raise SessionTakenOverError if another process holds the session."""
+        wanted = select(sessions.c.owner).where(sessions.c.client_id == client_id, sessions.c.broker == broker)
+        if (await connection.execute(wanted)).scalar_one_or_none() != self.owner:
+            self._lost()
+            raise SessionTakenOverError(f"another process holds the session of {client_id} at {broker} now")
 
 
 class SessionRecord:
@@ -129,6 +173,11 @@ class SessionRecord:
         self._lock = asyncio.Lock()
         self._remembered = Remembered(secrets.token_hex(8), ())
         self.before = Remembered("", ())
+
+    @property
+    def owner(self) -> str:
+        """The word of this process."""
+        return self._remembered.owner
 
     async def take(self, filters: Iterable[str]) -> list[str]:
         """Make the session this process's, with ``filters`` to be subscribed. Return its filters that are to go.
@@ -154,11 +203,9 @@ class SessionRecord:
             await self._write(replace(self._remembered, identity=identity, identity_at=time()))
 
     async def _write(self, remembered: Remembered) -> None:
-        if not await self.is_held():
-            # What another process has written there holds. The next connection finds that out.
-            return
-        await self._store.write(self._client_id, self._broker, remembered)
-        self._remembered = remembered
+        # What another process has written there holds. The next connection finds that out.
+        if await self._store.keep(self._client_id, self._broker, remembered):
+            self._remembered = remembered
 
     async def is_held(self) -> bool:
         """Return whether this process still holds the session. Raise what the storage raises."""

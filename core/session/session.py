@@ -95,6 +95,8 @@ class Session:
         self._number = 0
         self._paused = False
         self._stopping = False
+        self._lost = False
+        self._losing: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._down_since: float | None = None
         self._told_at = 0.0
@@ -139,11 +141,20 @@ class Session:
             self._task.cancel()
             await asyncio.wait([self._task])
 
+    def lose(self) -> None:
+        """Close the connection for good: another process has the session. The task of the session raises that."""
+        if not self._lost:
+            self._lost = True
+            if self._latest is not None:
+                self._losing = asyncio.create_task(self._latest.close(), name="lose session")
+
     async def _keep(self, listener: SessionListener) -> None:
         pauses = Pauses(FIRST_PAUSE, MAX_PAUSE, jitter=0.5)
         subscribed = established = False
         while not self._stopping:
             await listener.connecting()
+            if self._lost:
+                raise self._taken_over()
             self._number += 1
             # Messages can come and be handled before this code runs again. Their acknowledgements go to this connection.
             connection = self._latest = self._connect(listener, self._number)
@@ -160,7 +171,7 @@ class Session:
                 self._ended()
                 if self._stopping:
                     return
-                if closure.reason_code == SESSION_TAKEN_OVER:
+                if self._lost or closure.reason_code == SESSION_TAKEN_OVER:
                     raise self._taken_over()
                 self._tell_down(f"connection to {self._address} lost: {closure.reason}")
             except SessionTakenOverError:
@@ -176,7 +187,7 @@ class Session:
             if held > MAX_PAUSE or (held and self._publishing.searching):
                 # What the broker hangs up on is soon found, by a few connections.
                 pauses.reset()
-            if established and not await self._is_held():
+            if self._lost or (established and not await self._is_held()):
                 raise self._taken_over()
             await asyncio.sleep(pauses.next())
 

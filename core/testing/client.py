@@ -77,6 +77,9 @@ class _NoNetwork:
     def acknowledge(self, messages: Sequence[Message]) -> None:
         """Do nothing, because nobody waits for a PUBACK."""
 
+    def lose(self) -> None:
+        """Do nothing, because nobody else has the session."""
+
 
 class TestClient:
     """Sends messages through the routes of ``router``, with the real consumer, on the database that ``Model`` has.

@@ -152,6 +152,7 @@ class Worker:
                 database=database,
                 client_id=CLIENT_ID,
                 broker=options.address,
+                owner=record.owner,
                 subscriptions=subscriptions,
                 known=frozenset(record.before.filters),
                 backlog=Store(

@@ -47,10 +47,15 @@ def test_what_a_seed_has_found_is_mended(of: str, seed: int) -> None:
 STOPS = Allowed(faults=frozenset({"stop", "cut", "db_lock", "db_hangs"}), poison=ALL.poison - {"ill_formed"})
 
 
-@pytest.mark.parametrize("seed", [150, 424])
+@pytest.mark.parametrize("seed", [150, 409, 424])
 def test_a_stop_within_a_statement_leaves_nothing_behind(seed: int) -> None:
-    # The first went on and counted more ends than messages, and the second kept a connection.
+    # The first went on and counted more ends than messages, and the others kept a connection.
     assert run(scenario_of(seed, STOPS)).broken == ()
+
+
+@pytest.mark.parametrize("seed", [316, 318])
+def test_a_second_worker_is_told_what_the_first_one_commits(seed: int) -> None:
+    assert run(scenario_of(seed)).broken == ()
 
 
 def test_a_seed_runs_the_same_in_every_process() -> None:
