@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from tests.simulation.application import POISON, ROUTES
+from tests.simulation.application import LISTS, POISON, ROUTES
 from tests.simulation.world.broker import Habits
 
 START = 5.0
@@ -146,7 +146,9 @@ NUMBERS = replace(IDENTITY, brokers=("rabbitmq", "lowest", "aedes"))
 """The same on brokers that give no identity."""
 DATABASE_ONLY = Allowed(faults=DATABASE | {"schema"}, brokers=("mosquitto",), circles=(64,))
 """A database that fails, and a broker that does not."""
-SETS = {"all": ALL, "today": TODAY, "identity": IDENTITY, "numbers": NUMBERS, "database": DATABASE_ONLY}
+OF_LISTS = replace(TODAY, routes=tuple(LISTS))
+"""Lists in all ways."""
+SETS = {"lists": OF_LISTS, "all": ALL, "today": TODAY, "identity": IDENTITY, "numbers": NUMBERS, "database": DATABASE_ONLY}
 """What runs can be made of, by name."""
 
 
