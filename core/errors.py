@@ -223,11 +223,14 @@ class BatchError(RouteMQError):
     ``errors`` has the error of each blamed message by its place in the list, counted from 0. A blamed message runs alone
     from then on, by its route's retry policy. The others count as done. They run again where what the handler
     wrote was undone.
+
+    ``undone`` says whether it left a transaction or a session of ``Model``, which was rolled back by that.
     """
 
     def __init__(self, errors: Mapping[int, Exception]) -> None:
         super().__init__(f"{len(errors)} messages of the batch failed")
         self.errors = dict(errors)
+        self.undone = False
 
 
 # -- what else can come of runs ----------------------------------------------------------------------------------------

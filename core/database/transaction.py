@@ -12,6 +12,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.database.current import configured
+from core.errors import BatchError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,16 +30,27 @@ class Gathers(Protocol):
         """Have ``statement`` carry out ``value``. Return the future of its result."""
 
 
-class SavepointSession(AsyncSession):
+class CallersSession(AsyncSession):
+    """A session that its caller commits and closes. ``has_committed`` says whether it has."""
+
+    has_committed = False
+
+    async def __aexit__(self, *raised: object) -> None:
+        """Close the session. Have a BatchError that leaves it know whether that undoes something."""
+        error = raised[1]
+        if isinstance(error, BatchError) and (self.in_transaction() or not self.has_committed):
+            error.undone = True
+        await super().__aexit__(*raised)
+
+
+class SavepointSession(CallersSession):
     """A session on the connection of a transaction. Its ``commit()`` releases a savepoint, and the transaction commits.
 
-    - ``within``: what surrounds it, whose connection it holds until it is closed.
-    - ``has_committed``: whether a savepoint was released.
+    ``within`` is what surrounds it, whose connection it holds until it is closed.
     """
 
     within: Surroundings
     is_open = True
-    has_committed = False
 
     async def close(self) -> None:
         """Roll back what was not committed, and let others use the connection."""
@@ -277,12 +289,14 @@ def _session_on(connection: Any) -> SavepointSession:
         # When it is closed, others use the connection.
         close_resets_only=False,
     )
-
-    @event.listens_for(made.sync_session, "after_commit")
-    def committed(session: object) -> None:
-        made.has_committed = True
-
+    _note_commits(made)
     return made
+
+
+def _note_commits(session: CallersSession) -> None:
+    @event.listens_for(session.sync_session, "after_commit")
+    def committed(_: object) -> None:
+        session.has_committed = True
 
 
 def is_surrounded() -> bool:
@@ -324,7 +338,11 @@ def shared_reads() -> Gather | None:
 async def get_session() -> AsyncSession:
     """Return a new session, which the caller commits and closes. Within a transaction it is on the same connection."""
     outer = _surrounding()
-    return configured().session() if outer is None else await outer.open_session()
+    if outer is not None:
+        return await outer.open_session()
+    made = CallersSession(configured().engine, expire_on_commit=False)
+    _note_commits(made)
+    return made
 
 
 @asynccontextmanager
@@ -334,12 +352,13 @@ async def transaction() -> AsyncIterator[AsyncSession]:
     It commits at the end of the block, and rolls back if the block raises. Within another transaction it is a savepoint.
     """
     outer = _surrounding()
-    if outer is None:
-        async with configured().writing() as session, _surround(session):
+    try:
+        async with configured().writing() if outer is None else outer.block() as session, _surround(session):
             yield session
-    else:
-        async with outer.block() as session, _surround(session):
-            yield session
+    except BatchError as error:
+        # Otherwise those that it does not blame would count as done.
+        error.undone = True
+        raise
 
 
 @asynccontextmanager

@@ -63,9 +63,9 @@ def _verdict(
         return Verdict(committed=False, blamed=refused | dict.fromkeys(left, error))
     if not isinstance(error, BatchError):
         return Verdict(committed=False, blamed=refused, failure=error)
-    blamed = {left[place]: reason for place, reason in error.errors.items() if place < len(left)}
-    if deliveries[0].undone:
-        # What the handler wrote for the others was undone too, so that they run again.
+    blamed = {left[place]: reason for place, reason in error.errors.items() if 0 <= place < len(left)}
+    if deliveries[0].undone or not blamed:
+        # What the handler wrote for the others was undone too, or nobody knows whom it means. So they run again.
         return Verdict(committed=False, blamed=refused | blamed, failure=None if blamed else error)
     return Verdict(committed=True, blamed=refused | blamed)
 

@@ -57,7 +57,7 @@ class Runner:
         if route.options.batch is not None:
             refused, error = await self.run_many([delivery])
             if isinstance(error, BatchError):
-                error = error.errors.get(0, error if delivery.undone else None)
+                error = error.errors.get(0, error)
             return refused.get(0, error)
         call = route.call if route.options.dedup is None else self._once(route, route.options.dedup)
         run = _run_of(delivery, route)
@@ -124,12 +124,13 @@ class Runner:
             if failed is None and values is not None:
                 taken = [delivery for index, delivery in enumerate(deliveries) if index not in refused]
                 failed, replies = _replies_of(taken, values)
+            first.undone = isinstance(failed, BatchError) and failed.undone
             if run is not None and run.unit is not None:
                 failed = await run.end(failed)
                 if isinstance(failed, UndoneError):
                     run = run.again(failed)
                     continue
-                first.undone = failed is not None and run.has_written
+                first.undone = first.undone or (failed is not None and run.has_written)
             if failed is None:
                 for reply in replies:
                     await send(reply, outgoing or self._outgoing)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import ForeignKey, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -13,9 +14,6 @@ from core.errors import BatchError, Reject
 from core.model import Model
 from core.retry import Retry
 from core.router import Router
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 TIMEOUT = 10.0
 """Seconds that a handler may take."""
@@ -28,7 +26,14 @@ ROUTES: dict[str, dict[str, Any]] = {
     "free": {"delivery": "exactly_once", "order_by": None},
     "once": {"delivery": "at_most_once"},
 }
-EXACT = frozenset({"exact", "exactlist", "dedup", "free"})
+LISTS: dict[str, dict[str, Any]] = {
+    "exactlist": ROUTES["exactlist"],
+    "shortlist": {"delivery": "exactly_once", "batch": 3},
+    "inside": {"delivery": "at_least_once", "batch": 8},
+    "loose": {"delivery": "at_least_once", "batch": 8, "atomic": False},
+}
+"""Routes with lists, in all ways. Some have runs of their own only, so that no seed becomes another one."""
+EXACT = frozenset({"exact", "exactlist", "shortlist", "dedup", "free"})
 POISON = frozenset(
     {"reject", "key_error", "null", "orphan", "slow", "partial", "unreadable", "disk_full", "conflict", "ill_formed"}
 )
@@ -122,6 +127,15 @@ async def handle_many_in_transaction(contexts: list[Any]) -> None:
         raise BatchError(named)
 
 
+async def handle_many_within_transaction(contexts: list[Any]) -> None:
+    """Store a list of messages in one transaction. Blame messages before its end, so that it is rolled back."""
+    named = _named(contexts)
+    async with Model.transaction():
+        await handle_many([context for place, context in enumerate(contexts) if place not in named])
+        if named:
+            raise BatchError(named)
+
+
 def _named(contexts: list[Any]) -> dict[int, Exception]:
     """Return the errors of the messages that the handler of a list blames by name."""
     return {
@@ -129,12 +143,21 @@ def _named(contexts: list[Any]) -> dict[int, Exception]:
     }
 
 
+HANDLERS: dict[str, Callable[..., Any]] = {
+    "list": handle_many_in_transaction,
+    "exactlist": handle_many,
+    "shortlist": handle_many,
+    "inside": handle_many_within_transaction,
+    "loose": handle_many_within_transaction,
+}
+"""The handlers of lists, by their routes."""
+
+
 @lru_cache
 def router(routes: tuple[str, ...]) -> Router:
     """Return a router with ``routes``."""
     made = Router(timeout=TIMEOUT, retry=Retry())
     for name in routes:
-        handler: Callable[..., Any] = {"list": handle_many_in_transaction, "exactlist": handle_many}.get(name, handle)
-        made.on(f"{name}/<key>", handler, name=name, **ROUTES[name])
+        made.on(f"{name}/<key>", HANDLERS.get(name, handle), name=name, **(ROUTES | LISTS)[name])
     made.freeze()
     return made

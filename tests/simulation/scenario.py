@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from tests.simulation.application import POISON, ROUTES
+from tests.simulation.application import LISTS, POISON, ROUTES
 from tests.simulation.world.broker import Habits
 
 START = 5.0
@@ -160,7 +160,10 @@ PUBLISHING = Allowed(
 """Handlers that publish to a broker that is away again and again."""
 DATABASE_ONLY = Allowed(faults=DATABASE | {"schema"}, brokers=("mosquitto",), circles=(64,))
 """A database that fails, and a broker that does not."""
+OF_LISTS = replace(TODAY, routes=tuple(LISTS))
+"""Lists in all ways."""
 SETS = {
+    "lists": OF_LISTS,
     "all": ALL,
     "today": TODAY,
     "identity": IDENTITY,
