@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     from core.handling.delivery import Delivery
 
+# mqtt5 tells what is no UTF-8 twice: by an exception, and by one that nobody can catch.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 ROOT = Path(__file__).parents[2]
 SEEDS = 300
 AT_ONCE = 50
