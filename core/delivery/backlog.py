@@ -21,7 +21,7 @@ from core.records.outbox import Collected
 from core.retry import Pauses
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Coroutine, Hashable
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -41,6 +41,8 @@ FIRST_PAUSE = 1.0
 """Seconds before the first try of a route that stands."""
 MAX_PAUSE = 30.0
 """Seconds between two tries at the most."""
+LOOK_EVERY = 60.0
+"""Seconds between two looks at what another process may have left there."""
 MAX_STOPPING = 5.0
 """Seconds that a stop waits for the messages that run."""
 SHORT = 0.02
@@ -165,7 +167,7 @@ class Backlog:
             place = self._store.place
             for name, count in (await place.routes()).items():
                 kind = (await place.latest(most=1, route=name))[0].letter.error
-                why = f"{count:,} of its messages have waited since an earlier start"
+                why = f"{count:,} of its messages wait there that another process left"
                 self._dispatch.circuits.stand(name, why, "" if kind == RouteStandsError.__qualname__ else kind)
 
     def start(self) -> None:
@@ -173,6 +175,8 @@ class Backlog:
         self._started = True
         for circuit in self._dispatch.circuits.standing.values():
             self._begin(circuit)
+        if self._store.place is not None:
+            self._keep(self._look_again())
 
     async def stop(self) -> None:
         """Finish the messages that run, and stop trying. What waits stays on the disk."""
@@ -187,9 +191,27 @@ class Backlog:
 
     def _begin(self, circuit: Circuit) -> None:
         if self._started:
-            task = asyncio.get_running_loop().create_task(self._work(_Route(circuit)), name=f"backlog of {circuit.name}")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._keep(self._work(_Route(circuit)))
+
+    def _keep(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work, name="backlog")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _look_again(self) -> None:
+        """Find what another process left on the disk after this one had started: one that the session was taken from."""
+        while not await self._stops_within(LOOK_EVERY):
+            try:
+                await self.load()
+            except Exception as error:  # noqa: BLE001 - the storage is away, which the other messages tell
+                log.debug("the backlog cannot be looked at: %s", one_line(error))
+
+    async def _stops_within(self, seconds: float) -> bool:
+        """Wait for ``seconds``, or until this is to stop. Return whether it is."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        return self._stopping.is_set()
 
     async def _work(self, route: _Route) -> None:
         """Try ``route``, and handle what waits, until nothing does."""
@@ -197,10 +219,8 @@ class Backlog:
         while not self._stopping.is_set():
             if not route.works:
                 self._remind(route)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(route.pauses.next()):
-                        await self._stopping.wait()
-                        return
+                if await self._stops_within(route.pauses.next()):
+                    return
             stored = circuit.stored
             try:
                 left = await self._pass(route)

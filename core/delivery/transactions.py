@@ -137,7 +137,7 @@ class Transactions(SharedRuns):
             faults = {error: fault_of(error) for error in raised if not _follows_from_another(error)}
             away = next((error for error, fault in faults.items() if fault in AWAY), None)
             if away is not None and not OWN.intersection(faults.values()):
-                if self._doubt.parts(first, away, len(taken)):
+                if first.record is None and self._doubt.parts(first, away, len(taken)):
                     outage.leave(first)
                     return Verdict(committed=False, failure=away)
                 self._uncount(deliveries)

@@ -103,7 +103,9 @@ class Dispatch:
         retry = self.policy(delivery)
         while True:
             if failed is None:
-                if self.circuits.standing and (circuit := self.circuits.of(delivery)) is not None:
+                circuit = self.circuits.of(delivery) if self.circuits.standing else None
+                # Whether a message is stored, of which that is in doubt, only another run under the same name tells.
+                if circuit is not None and delivery.record is None:
                     await self._park(delivery, circuit, alone)
                     return
                 if self.outage.active:
@@ -144,6 +146,9 @@ class Dispatch:
 
         Return False where the fault is the message's own, because others pass again and again while it does not.
         """
+        if delivery.record is not None:
+            await self.outage.sit_out(delivery, error)
+            return True
         alone = fault is Fault.SCHEMA or (fault is Fault.INFRASTRUCTURE and self.outage.outlived(delivery))
         if not alone or is_unreachable(error):
             if await self.outage.is_own(delivery, error):

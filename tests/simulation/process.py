@@ -170,6 +170,8 @@ class Worker:
         return session.start(engine.consumer)
 
     async def _end(self) -> None:
+        if self._dropping:
+            await asyncio.wait(self._dropping)
         if self.engine is not None:
             await self.engine.finish(asyncio.Event(), SHUTDOWN)
         if self.session is not None:
