@@ -128,14 +128,6 @@ class Allowed:
 
 
 ALL = Allowed()
-TODAY = Allowed(
-    faults=FAULTS - {"second_worker"},
-    poison=POISON,
-    brokers=("mosquitto", "silent"),
-    circles=(64,),
-    few_letters=False,
-)
-"""What holds on the code of today. Each fault that is mended widens it."""
 IDENTITY = Allowed(
     faults=frozenset({"cut_down", "cut_up", "death", "stop", "broker_loses_sessions"}),
     poison=frozenset(),
@@ -160,12 +152,11 @@ PUBLISHING = Allowed(
 """Handlers that publish to a broker that is away again and again."""
 DATABASE_ONLY = Allowed(faults=DATABASE | {"schema"}, brokers=("mosquitto",), circles=(64,))
 """A database that fails, and a broker that does not."""
-OF_LISTS = replace(TODAY, routes=tuple(LISTS))
+OF_LISTS = replace(ALL, routes=tuple(LISTS))
 """Lists in all ways."""
 SETS = {
     "lists": OF_LISTS,
     "all": ALL,
-    "today": TODAY,
     "identity": IDENTITY,
     "numbers": NUMBERS,
     "publishing": PUBLISHING,
