@@ -42,7 +42,7 @@ def test_no_seed_breaks_the_promise(of: str, first: int) -> None:
             pytest.fail(story(shrink(scenario, min(result.names))))
 
 
-@pytest.mark.parametrize(("of", "seed"), [("all", 481), ("all", 1230), ("lists", 133)])
+@pytest.mark.parametrize(("of", "seed"), [("all", 481), ("all", 1230), ("all", 70285), ("all", 71238), ("lists", 133)])
 def test_what_a_seed_has_found_is_mended(of: str, seed: int) -> None:
     assert not run(scenario_of(seed, SETS[of])).broken
 
