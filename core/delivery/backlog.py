@@ -356,8 +356,9 @@ class Backlog:
             return False
         await dispatch.bury(delivery, error, self)
         if delivery.end is None:
-            # There are too many dead letters, or the database is away.
+            # There are too many dead letters, or the database is away. It is counted once it is one.
             route.works = False
+            route.circuit.failed = max(route.circuit.failed - 1, 0)
             return False
         if not self._in_transaction(delivery):
             await dispatch.runner.reply_error(delivery, error)

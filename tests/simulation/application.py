@@ -15,6 +15,8 @@ from core.model import Model
 from core.retry import Retry
 from core.router import Router
 
+BREAKER_AFTER = 5
+"""Messages of a route that fail in a row until it stands."""
 TIMEOUT = 10.0
 """Seconds that a handler may take."""
 ROUTES: dict[str, dict[str, Any]] = {

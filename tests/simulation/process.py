@@ -27,7 +27,7 @@ from core.session.identity import PROBE, Identity, Verdict, probe
 from core.session.session import Session
 from core.transport.native.connection import NativeConnection
 from core.transport.options import ConnectOptions
-from tests.simulation.application import TIMEOUT
+from tests.simulation.application import BREAKER_AFTER, TIMEOUT
 from tests.simulation.world.driver import URL, Dialect
 from tests.simulation.world.loop import VirtualLoop
 
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from tests.simulation.world.network import Network
 
 CLIENT_ID = "worker"
-BREAKER_AFTER = 5
-"""Messages of a route that fail in a row until it stands."""
 SHUTDOWN = 10.0
 """Seconds that a stop gives to messages in hand."""
 _COMPILED: list[Any] = []
@@ -155,9 +153,7 @@ class Worker:
                 owner=record.owner,
                 subscriptions=subscriptions,
                 known=frozenset(record.before.filters),
-                backlog=Store(
-                    DeadLetterTable(database.begin, setting.dead_letter_max, table=tables.backlog, client_id=CLIENT_ID)
-                ),
+                backlog=Store(DeadLetterTable(database.begin, 100_000, table=tables.backlog, client_id=CLIENT_ID)),
                 breaker_after=BREAKER_AFTER,
                 identity=identity if setting.is_exact else Identity(),
                 timeout=TIMEOUT,
