@@ -40,6 +40,9 @@ class Fault(Enum):
     SCHEMA = "schema"
 
 
+AWAY = frozenset({Fault.INFRASTRUCTURE, Fault.SETUP})
+"""Faults that anybody meets, whatever is sent to the database."""
+
 # PostgreSQL's error codes, from appendix A of its documentation. Two characters stand for a whole class.
 _SQLSTATES = {
     "08": Fault.INFRASTRUCTURE,  # connection exceptions

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import DBAPIError
 
-from core.database.fault import Fault, fault_of
+from core.database.fault import AWAY, Fault, fault_of
 from core.database.statements.gather import Gather
 from core.database.unit_of_work import Unit, uninterrupted
 from core.errors import DatabaseUnreachableError, HandlerTimeoutError, MessageError
@@ -28,7 +28,6 @@ QUICK_RUNS = 1000
 """Quick runs in a row after which a route is no longer slow."""
 MAX_ROUNDS = 4
 """Rounds at a time."""
-AWAY = frozenset({Fault.INFRASTRUCTURE, Fault.SETUP})
 
 
 class UndoneError(Exception):

@@ -16,7 +16,6 @@ from core.errors import MessageError, RouteStandsError, one_line
 from core.handling.end import End
 from core.handling.failures.outcome import WAITED_OUT, Bury, Done, RetryAfter, again_after, decide
 from core.handling.replay import delivery_of
-from core.handling.replies import error_reply_to
 from core.records.outbox import Collected
 from core.retry import Pauses
 
@@ -356,9 +355,8 @@ class Backlog:
             return False
         await dispatch.bury(delivery, error, self)
         if delivery.end is None:
-            # There are too many dead letters, or the database is away. It is counted once it is one.
+            # There are too many dead letters, or the database is away.
             route.works = False
-            route.circuit.failed = max(route.circuit.failed - 1, 0)
             return False
         if not self._in_transaction(delivery):
             await dispatch.runner.reply_error(delivery, error)
@@ -397,17 +395,10 @@ class Backlog:
 
     # -- told by the dispatch ------------------------------------------------------------------------------------------
 
-    async def run_alone(self, delivery: Delivery) -> BaseException | None:
-        """Run ``delivery`` once. Return what went wrong, or None."""
-        return await self._handle(delivery)
-
     async def bury(self, connection: AsyncConnection, delivery: Delivery, error: BaseException) -> None:
         """Take ``delivery`` off the disk in the transaction that stores it as a dead letter, and record the answer."""
-        reply = error_reply_to(delivery, error) if self._in_transaction(delivery) else None
-        if reply is not None and self._exactly_once is not None:
-            collected = Collected(self._exactly_once.client_id)
-            await collected.send(reply)
-            await collected.store(connection)
+        if self._exactly_once is not None and self._in_transaction(delivery):
+            await self._exactly_once.answer(connection, delivery, error)
         await self.park(connection, delivery)
 
     async def park(self, connection: AsyncConnection, delivery: Delivery) -> None:

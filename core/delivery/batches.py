@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from core.database.fault import Fault, fault_of
+from core.database.fault import AWAY, Fault, fault_of
 from core.delivery.shared_runs import Keyed, SharedRuns
 from core.delivery.verdict import Verdict
 from core.errors import BatchError, HandlerTimeoutError
@@ -32,7 +32,7 @@ class _Batch(SharedRuns):
             refused, error = await self._dispatch.runner.run_many(deliveries)
             self._dispatch.check_cut(error)
             fault = Fault.MESSAGE if error is None else fault_of(error)
-            if fault in {Fault.INFRASTRUCTURE, Fault.SETUP} and error is not None:
+            if fault in AWAY and error is not None:
                 if self._doubt.parts(first, error, len(deliveries)):
                     outage.leave(first)
                     return Verdict(committed=False, blamed=refused, failure=error)

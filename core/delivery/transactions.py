@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import InvalidRequestError
 
 from core.database import transaction
-from core.database.fault import Fault, fault_of
+from core.database.fault import AWAY, Fault, fault_of
 from core.database.unit_of_work import UnitOfWork
 from core.delivery.shared_runs import Keyed, SharedRuns
 from core.delivery.verdict import COMMITTED, Verdict
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 MAX_MESSAGES = 500
 """Messages in one transaction."""
 IN_FAILED_TRANSACTION = "25P02"
-AWAY = frozenset({Fault.INFRASTRUCTURE, Fault.SETUP})
 OWN = frozenset({Fault.MESSAGE, Fault.SCHEMA})
 """Faults of which it is known whose they are: a message's, or those of its route."""
 
@@ -85,6 +84,14 @@ class ExactlyOnce:
         self.packets = packets
         self.outbox = outbox
         self.client_id = client_id
+
+    async def answer(self, connection: AsyncConnection, delivery: Delivery, error: BaseException) -> None:
+        """Record, in the transaction of ``connection``, the answer that ``delivery`` failed, where its route gives one."""
+        reply = error_reply_to(delivery, error)
+        if reply is not None:
+            collected = Collected(self.client_id)
+            await collected.send(reply)
+            await collected.store(connection)
 
 
 class Transactions(SharedRuns):
@@ -272,11 +279,7 @@ class Transactions(SharedRuns):
 
     async def bury(self, connection: AsyncConnection, delivery: Delivery, error: BaseException) -> None:
         """Record ``delivery``, and what is answered, in the transaction that stores it as a dead letter."""
-        reply = error_reply_to(delivery, error)
-        if reply is not None:
-            collected = Collected(self._mode.client_id)
-            await collected.send(reply)
-            await collected.store(connection)
+        await self._mode.answer(connection, delivery, error)
         await self.park(connection, delivery)
 
     async def park(self, connection: AsyncConnection, delivery: Delivery) -> None:

@@ -32,11 +32,8 @@ FULL_PAUSE = 5.0
 _ENDS = {Passed.DUPLICATE: End.DEDUPLICATED, Passed.DROPPED: End.DROPPED}
 
 
-class Alone(Protocol):
-    """Runs a message of an exactly-once route alone, in transactions of its own."""
-
-    async def run_alone(self, delivery: Delivery) -> BaseException | None:
-        """Run ``delivery`` in a transaction of its own. Return what went wrong, or None."""
+class Beside(Protocol):
+    """Writes what belongs to a message in the transaction that stores it."""
 
     async def bury(self, connection: AsyncConnection, delivery: Delivery, error: BaseException) -> None:
         """Write what belongs to the end of ``delivery`` in the transaction that stores it as a dead letter."""
@@ -46,6 +43,13 @@ class Alone(Protocol):
 
     def buried(self, delivery: Delivery) -> None:
         """Record that the transaction that stored ``delivery`` was committed."""
+
+
+class Alone(Beside, Protocol):
+    """Runs a message of an exactly-once route alone, in transactions of its own."""
+
+    async def run_alone(self, delivery: Delivery) -> BaseException | None:
+        """Run ``delivery`` in a transaction of its own. Return what went wrong, or None."""
 
 
 class Observer(Protocol):
@@ -166,7 +170,7 @@ class Dispatch:
         await asyncio.sleep(seconds)
         return True
 
-    async def _park(self, delivery: Delivery, circuit: Circuit, alone: Alone | None) -> None:
+    async def _park(self, delivery: Delivery, circuit: Circuit, alone: Beside | None) -> None:
         """Store ``delivery``, whose route stands, on disk, where it waits. Wait out an outage of the storage."""
         letter = self._burial.letter(delivery, delivery.message.fault or circuit.why)
         also = None if alone is None else partial(alone.park, delivery=delivery)
@@ -177,8 +181,7 @@ class Dispatch:
                     await self._burial.park(letter, also)
                 except DeadLettersFullError as full:
                     self.outage.leave(delivery)
-                    self.failures.failed(delivery, full, f"is tried again every {FULL_PAUSE:.0f} s, unacknowledged")
-                    await asyncio.sleep(FULL_PAUSE)
+                    await self._wait_for_room(delivery, full)
                 except Exception as refusal:  # noqa: BLE001 - the message waits until it is stored
                     await self.outage.sit_out(delivery, refusal)
                 else:
@@ -232,7 +235,7 @@ class Dispatch:
         if error is not None and self.is_cut:
             raise asyncio.CancelledError from error
 
-    async def bury(self, delivery: Delivery, error: BaseException, alone: Alone | None) -> None:
+    async def bury(self, delivery: Delivery, error: BaseException, alone: Beside | None) -> None:
         """Store ``delivery`` as a dead letter. Wait out an outage of the storage.
 
         Where there are too many dead letters, its route stands, and it waits on disk. It has no end if it did so before, or
@@ -251,16 +254,8 @@ class Dispatch:
             try:
                 await self._burial.store(letter, also)
             except DeadLettersFullError as full:
-                if delivery.route is not None:
-                    self.circuits.stand(delivery.route.name, str(full))
-                circuit = self.circuits.of(delivery)
-                if delivery.stored is not None:
+                if await self._found_no_room(delivery, error, full, alone):
                     return
-                if circuit is not None:
-                    await self._park(delivery, circuit, alone)
-                    return
-                self.failures.failed(delivery, full, f"is tried again every {FULL_PAUSE:.0f} s, unacknowledged")
-                await asyncio.sleep(FULL_PAUSE)
                 continue
             except Exception as refusal:  # noqa: BLE001 - the message waits until it is stored somewhere
                 await self.outage.sit_out(delivery, refusal)
@@ -278,6 +273,26 @@ class Dispatch:
             elif self._observer is not None:
                 self._observer.failed(delivery, error)
             return
+
+    async def _found_no_room(
+        self, delivery: Delivery, error: BaseException, full: DeadLettersFullError, alone: Beside | None
+    ) -> bool:
+        """Have the route of ``delivery`` stand, as no dead letter has room. Return whether it waits on disk now."""
+        if delivery.route is not None:
+            self.circuits.stand(delivery.route.name, str(full))
+        if delivery.stored is not None:
+            self.circuits.found_no_room(delivery, error)
+            return True
+        circuit = self.circuits.of(delivery)
+        if circuit is not None:
+            await self._park(delivery, circuit, alone)
+            return True
+        await self._wait_for_room(delivery, full)
+        return False
+
+    async def _wait_for_room(self, delivery: Delivery, full: DeadLettersFullError) -> None:
+        self.failures.failed(delivery, full, f"is tried again every {FULL_PAUSE:.0f} s, unacknowledged")
+        await asyncio.sleep(FULL_PAUSE)
 
     async def _tell(self, delivery: Delivery, error: BaseException) -> None:
         """Reply that ``delivery`` could not be handled, where its route does that. Tell the observer."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import delete, func, insert, select
 
-from core.database.fault import Fault, fault_of
+from core.database.fault import AWAY, fault_of
 from core.database.statements.conflict import conflict_insert
 from core.database.unit_of_work import MAX_CUT, uninterrupted
 from core.records.dead_letters import MAX_BYTES, Also, Bounds, DeadLetter, Stored
@@ -109,7 +109,7 @@ class DeadLetterTable:
         try:
             await self._store_together(additions)
         except Exception as error:  # noqa: BLE001 - who waits gets it
-            if len(additions) == 1 or fault_of(error) in {Fault.INFRASTRUCTURE, Fault.SETUP}:
+            if len(additions) == 1 or fault_of(error) in AWAY:
                 for each in additions:
                     if not each.stored.done():
                         each.stored.set_exception(error)

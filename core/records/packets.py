@@ -12,9 +12,9 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import bindparam, delete, func, insert, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from core.database.statements.conflict import conflict_insert
 from core.errors import ConnectionLostError, one_line
 from core.records.tables import processed, sessions
 from core.retry import Pauses
@@ -55,8 +55,8 @@ MAX_PAUSE = 10.0
 """Seconds between two attempts to write the position down."""
 _INSERT = insert(processed).returning(processed.c.id)
 _INSERT_OF: dict[str, Any] = {
-    name: insert_of(processed).on_conflict_do_nothing(index_elements=["unit"]).returning(processed.c.id)
-    for name, insert_of in (("postgresql", postgresql.insert), ("sqlite", sqlite.insert))
+    name: conflict_insert(name, processed).on_conflict_do_nothing(index_elements=["unit"]).returning(processed.c.id)
+    for name in ("postgresql", "sqlite")
 }
 """The same, for a name that a transaction in doubt may have."""
 _COLUMNS = [column for column in processed.columns if column.name != "id"]

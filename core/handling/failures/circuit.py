@@ -108,6 +108,12 @@ class Circuits:
         self.stand(circuit.name, f"its last {self.after} messages have failed with {one_line(error)}", kind)
         return True
 
+    def found_no_room(self, delivery: Delivery, error: BaseException) -> None:
+        """Record that ``delivery``, which failed with ``error``, is no dead letter yet, so that it fails once more later."""
+        circuit = self._circuits.get(name_of(delivery))
+        if circuit is not None and circuit.failed and circuit.kind == kind_of(error):
+            circuit.failed -= 1
+
     def is_why(self, circuit: Circuit, error: BaseException) -> bool:
         """Return whether the route of ``circuit`` stands because of failures such as ``error``."""
         return bool(self.after) and circuit.failed > self.after and circuit.kind == kind_of(error)

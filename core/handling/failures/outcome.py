@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from core.database.fault import Fault, can_heal
+from core.database.fault import AWAY, Fault, can_heal
 from core.errors import MessageError, NotYet, RetryLater
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Bury:
 
 Outcome = Done | RetryAfter | SitOut | Bury
 
-WAITED_OUT = frozenset({Fault.INFRASTRUCTURE, Fault.SETUP, Fault.SCHEMA})
+WAITED_OUT = AWAY | {Fault.SCHEMA}
 """Faults that no message is to blame for, so that it waits until they are over."""
 DONE = Done()
 SIT_OUT = SitOut()
