@@ -97,6 +97,17 @@ def forget(broker: Mosquitto) -> None:
     broker.start()
 
 
+async def killed_with_15_in_hand(line: Line, out: Publisher, worker: Worker) -> None:
+    """Kill ``worker`` while it has 15 messages in hand. Have the next one store them beside 15 earlier ones."""
+    await opened(out, 15)
+    await line.held()
+    worker.kill()
+    line.release()
+    worker = await line.worker()
+    await line.stored(30)
+    assert await worker.stop() == 0
+
+
 @pytest.mark.parametrize("meanwhile", ["working", "stopped"])
 async def test_a_broker_that_forgot_its_sessions(
     line: Line,
@@ -117,13 +128,7 @@ async def test_a_broker_that_forgot_its_sessions(
         assert await worker.stop() == 0
     line.hold()
     worker = await line.worker()
-    await opened(out, 15)
-    await line.held()
-    worker.kill()
-    line.release()
-    worker = await line.worker()
-    await line.stored(30)
-    assert await worker.stop() == 0
+    await killed_with_15_in_hand(line, out, worker)
 
 
 async def test_other_routes_turn_the_circle_of_identifiers(
@@ -141,13 +146,7 @@ async def test_other_routes_turn_the_circle_of_identifiers(
         await asyncio.gather(*[out.send(Publication("least", b"1", qos=1)) for _ in range(min(left, 500))])
         left -= min(left, 500)
     line.hold()
-    await opened(out, 15)
-    await line.held()
-    worker.kill()
-    line.release()
-    worker = await line.worker()
-    await line.stored(30)
-    assert await worker.stop() == 0
+    await killed_with_15_in_hand(line, out, worker)
 
 
 async def test_a_redelivery_is_known_across_the_circle(
@@ -188,13 +187,7 @@ async def test_a_new_session_waits_for_the_database(
     await asyncio.to_thread(own_postgres.start)
     line.hold()
     worker = await line.worker()
-    await opened(out, 15)
-    await line.held()
-    worker.kill()
-    line.release()
-    worker = await line.worker()
-    await line.stored(30)
-    assert await worker.stop() == 0
+    await killed_with_15_in_hand(line, out, worker)
 
 
 WAYS: list[tuple[Numbers, bool, str]] = [

@@ -9,6 +9,17 @@ from tests.faults.conftest import OutlivingBroker, Streaming, a_moment
 from tests.support.postgres import fetch, postgres
 from tests.support.stream import MODEL, ROUTER, SOAK, Stream, grows
 from tests.support.waiting import until
+from tests.support.worker import Worker
+
+
+async def killed(stream: Stream, worker: Worker, times: int) -> Worker:
+    """Kill ``worker``, and each that is started after it, ``times`` times in all. Return the last one."""
+    for _ in range(times):
+        await grows(stream, 20)
+        await a_moment()
+        worker.kill()
+        worker = await stream.project.start().ready()
+    return worker
 
 
 async def test_killed_at_random_moments(streaming: Streaming, broker: OutlivingBroker) -> None:
@@ -16,11 +27,7 @@ async def test_killed_at_random_moments(streaming: Streaming, broker: OutlivingB
     stream = streaming(broker.url, DATABASE_URL=postgres().new_database())
     worker = await stream.project.start().ready()
     stream.start()
-    for _ in range(times):
-        await grows(stream, 20)
-        await a_moment()
-        worker.kill()
-        worker = await stream.project.start().ready()
+    worker = await killed(stream, worker, times)
     await grows(stream, 20)
     await streaming.account(stream, worker, "worker killed", times)
 
@@ -44,11 +51,7 @@ async def test_killed_on_sqlite(streaming: Streaming, broker: OutlivingBroker) -
     stream = streaming(broker.url)
     worker = await stream.project.start().ready()
     stream.start()
-    for _ in range(times):
-        await grows(stream, 20)
-        await a_moment()
-        worker.kill()
-        worker = await stream.project.start().ready()
+    worker = await killed(stream, worker, times)
     await streaming.account(stream, worker, "worker killed, SQLite", times)
 
 
@@ -80,11 +83,7 @@ async def test_killed_between_two_writes_of_a_handler_keeps_both_or_neither(
     (stream.project.folder / "app" / "models" / "number.py").write_text(ECHO)
     worker = await stream.project.start().ready()
     stream.start()
-    for _ in range(times):
-        await grows(stream, 20)
-        await a_moment()
-        worker.kill()
-        worker = await stream.project.start().ready()
+    worker = await killed(stream, worker, times)
     await streaming.account(stream, worker, "worker killed between two writes", times)
     counts = "SELECT source, number, count(*) FROM {} GROUP BY 1, 2 ORDER BY 1, 2"
     assert await fetch(url, counts.format("numbers")) == await fetch(url, counts.format("echoes"))
